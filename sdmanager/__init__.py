@@ -1,0 +1,60 @@
+"""A process manager around stable-diffusion.cpp: pictures, progress and live previews on the user's machine.
+
+Names are loaded when first used, so that ``import sdmanager`` stays cheap for applications that may
+never draw.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .engine import LocalGenerator as LocalGenerator
+    from .errors import SDManagerError as SDManagerError
+    from .generation import GeneratedImage as GeneratedImage
+    from .generation import GenerationResult as GenerationResult
+    from .generation import ImageGenerator as ImageGenerator
+    from .generation import ImageRequest as ImageRequest
+    from .generation import PreviewOptions as PreviewOptions
+    from .settings import Settings as Settings
+    from .sync import generate_image as generate_image
+
+_HOMES = {
+    "GeneratedImage": "sdmanager.generation",
+    "GenerationResult": "sdmanager.generation",
+    "ImageGenerator": "sdmanager.generation",
+    "ImageRequest": "sdmanager.generation",
+    "LocalGenerator": "sdmanager.engine",
+    "PreviewOptions": "sdmanager.generation",
+    "SDManagerError": "sdmanager.errors",
+    "Settings": "sdmanager.settings",
+    "generate_image": "sdmanager.sync",
+}
+
+__all__ = (
+    "GeneratedImage",
+    "GenerationResult",
+    "ImageGenerator",
+    "ImageRequest",
+    "LocalGenerator",
+    "PreviewOptions",
+    "SDManagerError",
+    "Settings",
+    "generate_image",
+)
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

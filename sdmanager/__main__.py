@@ -1,0 +1,7 @@
+"""``python -m sdmanager``."""
+
+import sys
+
+from sdmanager.cli import main
+
+sys.exit(main())

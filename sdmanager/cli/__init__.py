@@ -1,0 +1,5 @@
+"""The command line. The only place that prints."""
+
+from .main import main as main
+
+__all__ = ("main",)

@@ -1,0 +1,120 @@
+"""What is shown while the user waits: one bar per stage."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from tqdm import tqdm
+
+    from sdmanager.binaries import BuildProgress
+    from sdmanager.generation import Event, Stage
+
+_TITLES: Final = {"loading": "Loading", "diffusion": "Drawing", "decoding": "Decoding"}
+_WIDTH: Final = 9
+
+
+def _bar(title: str, total: int, unit: str) -> tqdm[None]:
+    from tqdm import tqdm
+
+    # disable=None: nothing is drawn where stderr is no terminal.
+    return tqdm(
+        total=total or None,
+        desc=f"{title:<{_WIDTH}}",
+        unit=unit,
+        file=sys.stderr,
+        disable=None,
+        dynamic_ncols=True,
+        mininterval=0.05,
+    )
+
+
+class StageBars:
+    """A bar for each stage of a generation, with its rate and the time left for the whole.
+
+    Args:
+        quiet: Show nothing.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: tqdm[None] | None = None
+        self._key: tuple[Stage, int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def show(self, event: Event) -> None:
+        """Draw what an event says."""
+        from sdmanager.generation import Progress
+
+        if self._quiet or not isinstance(event, Progress):
+            return
+        is_sampling = event.stage == "diffusion"
+        key = (event.stage, event.image if is_sampling else 0)
+        if key != self._key:
+            self._close()
+            title = _TITLES[event.stage]
+            if is_sampling and event.total_images > 1:
+                title = f"Image {event.image}/{event.total_images}"
+            unit = {"loading": "tensor", "diffusion": "step", "decoding": "image"}[event.stage]
+            self._bar = _bar(title, event.total_steps, unit)
+            self._key = key
+        bar = self._bar
+        if bar is None:
+            return
+        if event.total_steps:
+            bar.total = event.total_steps
+        if event.eta_seconds is not None:
+            bar.set_postfix_str(f"{event.percentage:.0f}% of all, {event.eta_seconds:.0f} s left", refresh=False)
+        bar.update(max(event.step - bar.n, 0))
+        bar.refresh()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class BuildBar:
+    """A bar for the building of an engine, with a line for each phase.
+
+    Args:
+        quiet: Show nothing.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: tqdm[None] | None = None
+        self._phase: str | None = None
+
+    def show(self, progress: BuildProgress) -> None:
+        """Draw what the builder says."""
+        if self._quiet:
+            return
+        if progress.phase != self._phase:
+            self.close()
+            self._phase = progress.phase
+            print(f"{progress.phase.capitalize()}: {progress.message}", file=sys.stderr)
+            if progress.total:
+                self._bar = _bar("Building", progress.total, "file")
+        if self._bar is None and progress.total:
+            self._bar = _bar("Building", progress.total, "file")
+        if self._bar is not None and progress.total:
+            self._bar.total = progress.total
+            self._bar.update(max(progress.step - self._bar.n, 0))
+
+    def close(self) -> None:
+        """End the bar's line."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

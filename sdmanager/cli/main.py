@@ -1,0 +1,100 @@
+"""The tree of commands, and how errors and signals become exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Final
+
+from sdmanager import __version__
+from sdmanager.errors import SDManagerError
+
+from . import engine, generate
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+EXIT_INTERRUPTED: Final = 130
+EXIT_TERMINATED: Final = 143
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands with their options."""
+    parser = argparse.ArgumentParser(
+        prog="sdmanager",
+        description="Pictures from stable-diffusion.cpp on this machine: with progress, previews and clean "
+        "cancellation.",
+        epilog="Environment: SDMANAGER_ENGINE=/path/to/sd-cli uses your own engine; SDMANAGER_HOME=/folder keeps "
+        "engines, models and learned estimates there.",
+    )
+    parser.add_argument("--version", action="version", version=f"sdmanager {__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    generate.add_parser(commands)
+    engine.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0, the error's own exit code, 2 for wrong usage, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        return _run(args.run(args))
+    except KeyboardInterrupt:
+        print("Cancelled.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except _TerminatedError:
+        return EXIT_TERMINATED
+    except BrokenPipeError:
+        # The reader of our output has gone; nothing more can be said to it, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except SDManagerError as exc:
+        _report(exc, as_json=getattr(args, "json", False))
+        return exc.exit_code
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM came."""
+
+
+def _run(command: Coroutine[object, object, int]) -> int:
+    """Run a command so that SIGTERM ends it as cleanly as Ctrl-C does."""
+    terminated = False
+
+    async def guarded() -> int:
+        nonlocal terminated
+        task = asyncio.current_task()
+
+        def on_terminate() -> None:
+            nonlocal terminated
+            terminated = True
+            if task is not None:
+                task.cancel()
+
+        with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows; not the main thread
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_terminate)
+        return await command
+
+    try:
+        return asyncio.run(guarded())
+    except asyncio.CancelledError:
+        if terminated:
+            raise _TerminatedError from None
+        raise KeyboardInterrupt from None
+
+
+def _report(error: SDManagerError, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": {"message": error.message, "code": error.code, "hint": error.hint}}))
+    print(f"sdmanager: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)

@@ -1,0 +1,167 @@
+"""Pictures on their way in and out: inputs fitted to the request, results checked before they count."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from sdmanager.errors import (
+    BlankImageError,
+    InputImageError,
+    NoImageError,
+    StorageError,
+    TruncatedImageError,
+)
+from sdmanager.generation import GeneratedImage, ImageData, PreviewFormat
+
+from .png import is_whole_png
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Pillow raises for pictures above twice this many pixels and warns above it; here both are refused.
+_PIXELS_MAX = 64 * 1024 * 1024
+
+# Larger than any rounding up of a size by the engine (the largest multiple of a known family is 64).
+_ALIGN_MAX = 64
+
+
+def open_input(source: Path | bytes, what: str) -> Image.Image:
+    """A picture that the caller names, decoded whole and turned upright.
+
+    Args:
+        source: A file, or the bytes of one.
+        what: What to call it in an error.
+
+    Raises:
+        InputImageError: It is missing, unreadable, damaged, or far too large.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            if picture.width * picture.height > _PIXELS_MAX:
+                raise Image.DecompressionBombError
+            picture.load()
+            return ImageOps.exif_transpose(picture)
+    except FileNotFoundError:
+        raise InputImageError(f"The {what} does not exist.", hint="Check the path.") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputImageError(
+            f"The {what} has too many pixels.", hint=f"Use one of at most {_PIXELS_MAX // 10**6} million pixels."
+        ) from None
+    except (UnidentifiedImageError, SyntaxError, ValueError):
+        raise InputImageError(
+            f"The {what} is no image that can be read.", hint="Use a PNG, JPEG or WebP file."
+        ) from None
+    except OSError as exc:
+        reason = exc.strerror or "it is damaged or cut short"
+        raise InputImageError(f"The {what} cannot be read: {reason}.", hint="Use another file.") from exc
+
+
+def fit_input(picture: Image.Image, width: int, height: int, *, mask: bool) -> bytes:
+    """PNG bytes of the picture scaled and cropped from its centre to exactly this size.
+
+    Args:
+        picture: As opened.
+        width: Pixels.
+        height: Pixels.
+        mask: Whether it is a mask: one channel, white marks what is redrawn.
+    """
+    flat = picture.convert("L" if mask else "RGB")
+    if flat.size != (width, height):
+        flat = ImageOps.fit(flat, (width, height), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    flat.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def check_result(path: Path, width: int, height: int, seed: int) -> GeneratedImage:
+    """A finished picture, once it has been seen to be one.
+
+    The engine's own word is not enough: on a full disk it reports success, exits with 0 and leaves a
+    cut file.
+
+    Args:
+        path: File that the engine wrote.
+        width: Pixels asked for; the engine may round up to what the model can do, which is cropped again.
+        height: Likewise.
+        seed: Of this picture.
+
+    Raises:
+        NoImageError: There is no file.
+        TruncatedImageError: It is empty, cut short, damaged or of another size.
+        BlankImageError: All its pixels have one colour.
+        StorageError: It cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise NoImageError("The engine reported success but wrote no image.") from None
+    except OSError as exc:
+        raise StorageError(f"The image cannot be read: {exc.strerror}.") from exc
+    if not is_whole_png(data):
+        raise TruncatedImageError(
+            f"The engine reported success but its image is cut short ({len(data):,} bytes).",
+            hint="Usually the disk is full: free some space and run again.",
+            details={"bytes": len(data)},
+        )
+    try:
+        picture = Image.open(io.BytesIO(data))
+        picture.load()
+    except (OSError, SyntaxError, ValueError) as exc:
+        raise TruncatedImageError("The engine reported success but its image cannot be decoded.") from exc
+    if _is_uniform(picture):
+        raise BlankImageError("The engine drew an image of one single colour.")
+    if picture.size != (width, height):
+        data = _crop(picture, width, height)
+    return GeneratedImage(data, seed, width, height)
+
+
+def _is_uniform(picture: Image.Image) -> bool:
+    extrema = picture.convert("RGB").getextrema()
+    return all(low == high for low, high in extrema)
+
+
+def _crop(picture: Image.Image, width: int, height: int) -> bytes:
+    surplus = picture.width - width, picture.height - height
+    if not all(0 <= pixels < _ALIGN_MAX for pixels in surplus):
+        raise TruncatedImageError(
+            f"The image is {picture.width}x{picture.height} pixels instead of {width}x{height}.",
+            details={"width": picture.width, "height": picture.height},
+        )
+    left, top = surplus[0] // 2, surplus[1] // 2
+    kept = PngInfo()
+    for key, value in picture.info.items():
+        if isinstance(value, str):
+            kept.add_itxt(key, value)
+    buffer = io.BytesIO()
+    picture.crop((left, top, left + width, top + height)).save(buffer, "PNG", pnginfo=kept)
+    return buffer.getvalue()
+
+
+def encode_preview(data: bytes, image_format: PreviewFormat, max_size: int | None) -> ImageData:
+    """A preview as the caller wants it.
+
+    Args:
+        data: A whole PNG.
+        image_format: Encoding to give.
+        max_size: Longest side in pixels, or None for what the engine drew.
+
+    Raises:
+        OSError: The picture cannot be decoded.
+    """
+    picture = Image.open(io.BytesIO(data))
+    picture.load()
+    size = picture.size
+    if max_size is not None and max(size) > max_size:
+        picture.thumbnail((max_size, max_size), Image.Resampling.BILINEAR)
+    if image_format is not PreviewFormat.PNG or picture.size != size:
+        buffer = io.BytesIO()
+        picture.convert("RGB").save(buffer, image_format.value.upper(), quality=80)
+        data = buffer.getvalue()
+    return ImageData(data, image_format.value, *picture.size)

@@ -1,0 +1,174 @@
+"""``LocalGenerator``: pictures from the engine on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING
+
+from sdmanager.binaries import EngineBinary, find_engine
+from sdmanager.errors import EngineNotFoundError, SDManagerError
+from sdmanager.generation import MemoryPlan
+from sdmanager.models import ModelFiles, resolve_model
+from sdmanager.settings import Settings
+
+from .estimates import EstimateStore
+from .jobs import sweep_jobs
+from .proof import prove_engine
+from .runner import Run, run_generation
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from sdmanager.binaries import BuildProgress
+    from sdmanager.generation import EventCallback, GenerationResult, ImageRequest
+
+
+class LocalGenerator:
+    """Draws with stable-diffusion.cpp on this machine, one engine process per request.
+
+    Also an async context manager. Requests may run at the same time; each has its own process and folder.
+
+    Args:
+        model: ``"demo"``, the path of a model file, or ``ModelFiles``; None is the demo model.
+        engine: Path of an ``sd-cli`` to use; None: ``SDMANAGER_ENGINE``, else an installed one, else one that is
+            built from source on first use (minutes; needs a C++ compiler).
+        settings: Folders and times; from the environment when None.
+        plan: Memory flags.
+        threads: CPU threads; None: one per physical core.
+        on_prepare: Told how far the building of an engine is.
+        on_output: Given each raw piece of the engine's output with the name of its stream.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | ModelFiles | None = None,
+        *,
+        engine: str | os.PathLike[str] | None = None,
+        settings: Settings | None = None,
+        plan: MemoryPlan | None = None,
+        threads: int | None = None,
+        on_prepare: Callable[[BuildProgress], None] | None = None,
+        on_output: Callable[[str, bytes], None] | None = None,
+    ) -> None:
+        self._settings = settings or Settings.from_environment()
+        if engine is not None:
+            self._settings = self._settings.with_engine(engine)
+        self._wanted_model = model
+        self._plan = plan or MemoryPlan()
+        self._threads = threads
+        self._on_prepare = on_prepare
+        self._on_output = on_output
+        self._estimates = EstimateStore(self._settings.state_dir / "estimates.json")
+        self._preparing = asyncio.Lock()
+        self._binary: EngineBinary | None = None
+        self._model: ModelFiles | None = None
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def prepare(self) -> EngineBinary:
+        """Find or build the engine and see that the model is there, so that ``generate`` starts at once.
+
+        Returns:
+            The engine that will be used.
+
+        Raises:
+            ModelError: The model is not there.
+            BinaryError: There is no engine and none can be built.
+            StorageError: The data folder cannot be written.
+
+        Cancelling ends a build and leaves the engine that was there before.
+        """
+        async with self._preparing:
+            if self._model is None:
+                model = await asyncio.to_thread(resolve_model, self._wanted_model, self._settings)
+                await asyncio.to_thread(sweep_jobs, self._settings.jobs_dir)
+                self._model = model
+            else:
+                self._model.check()
+            if self._binary is None or not self._binary.path.exists():
+                self._binary = await self._find_or_build()
+            return self._binary
+
+    async def generate(
+        self, request: ImageRequest, on_event: EventCallback | None = None
+    ) -> GenerationResult:
+        """Draw what the request asks for.
+
+        Args:
+            request: What to draw; the model's own defaults apply where the caller said nothing.
+            on_event: Called on the event loop with each event, in order; must not block. What it raises ends the
+                generation and is raised from here.
+
+        Raises:
+            InvalidRequestError: The request does not fit the engine or the model.
+            ModelError: The model is missing, damaged, incomplete or unknown to the engine.
+            BinaryError: There is no engine that runs here.
+            GenerationError: The engine ran and gave no usable picture.
+            StorageError: A file could not be written.
+
+        Cancelling the task ends the engine: when this returns or raises, no process of it runs and its files are
+        gone.
+        """
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+        try:
+            binary = await self.prepare()
+            assert self._model is not None  # noqa: S101 - prepare() has set it
+            return await run_generation(
+                Run(
+                    generation_id=secrets.token_hex(12),
+                    request=request,
+                    binary=binary,
+                    model=self._model,
+                    plan=self._plan,
+                    settings=self._settings,
+                    estimates=self._estimates,
+                    threads=self._threads,
+                    on_event=on_event,
+                    on_output=self._on_output,
+                )
+            )
+        finally:
+            self._tasks.discard(task)  # type: ignore[arg-type]
+
+    async def is_available(self) -> bool:
+        """Whether an engine is installed and the model is there; builds nothing."""
+        try:
+            resolve_model(self._wanted_model, self._settings)
+            await find_engine(self._settings)
+        except SDManagerError:
+            return False
+        return True
+
+    async def aclose(self) -> None:
+        """Cancel what runs and wait until it has ended; idempotent."""
+        running = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+
+    async def _find_or_build(self) -> EngineBinary:
+        try:
+            return await find_engine(self._settings)
+        except EngineNotFoundError:
+            if self._settings.engine is not None:
+                raise
+        from sdmanager.binaries import build_engine
+
+        return await build_engine(self._settings, on_progress=self._on_prepare, prove=self._prove)
+
+    async def _prove(self, binary: EngineBinary) -> None:
+        await prove_engine(binary, self._settings)

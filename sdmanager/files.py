@@ -1,0 +1,65 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+
+from sdmanager.errors import StorageError
+
+
+def write_whole(
+    path: Path, data: bytes, *, durable: bool = True, error: type[StorageError] = StorageError
+) -> None:
+    """Write a file so that it is there whole or not at all; what it replaces stays until then.
+
+    Args:
+        path: Where; its folder must exist.
+        data: All of it.
+        durable: Whether the bytes must be on the disk before the name is (they survive a power cut).
+        error: What to raise.
+
+    Raises:
+        StorageError: The folder is missing or not writable, or the disk is full; of the type that was asked for.
+    """
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    try:
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as exc:
+        raise error(
+            f"The file {path.name!r} cannot be written: {exc.strerror or exc}.",
+            details={"path": str(path), "errno": exc.errno},
+        ) from exc
+
+
+def read_json(path: Path) -> object:
+    """What a JSON file holds, or None when it is missing, unreadable or malformed."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def write_json(path: Path, value: object, *, durable: bool = True) -> None:
+    """Write a JSON file whole, making its folder at need.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StorageError(f"The folder {path.parent.name!r} cannot be made: {exc.strerror or exc}.") from exc
+    write_whole(path, json.dumps(value, indent=1, ensure_ascii=False).encode(), durable=durable)

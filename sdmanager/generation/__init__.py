@@ -1,0 +1,47 @@
+"""The vocabulary of a generation: request, events, result, memory plan, and who can carry one out. Pure."""
+
+from .events import Cancelled as Cancelled
+from .events import Completed as Completed
+from .events import Event as Event
+from .events import EventCallback as EventCallback
+from .events import Failed as Failed
+from .events import Preview as Preview
+from .events import Progress as Progress
+from .events import Queued as Queued
+from .events import Stage as Stage
+from .events import StageChanged as StageChanged
+from .generator import ImageGenerator as ImageGenerator
+from .plan import MemoryPlan as MemoryPlan
+from .request import ImageRequest as ImageRequest
+from .request import PreviewFormat as PreviewFormat
+from .request import PreviewMethod as PreviewMethod
+from .request import PreviewOptions as PreviewOptions
+from .request import RequestFields as RequestFields
+from .result import GeneratedImage as GeneratedImage
+from .result import GenerationResult as GenerationResult
+from .result import ImageData as ImageData
+from .result import StageTimings as StageTimings
+
+__all__ = (
+    "Cancelled",
+    "Completed",
+    "Event",
+    "EventCallback",
+    "Failed",
+    "GeneratedImage",
+    "GenerationResult",
+    "ImageData",
+    "ImageGenerator",
+    "ImageRequest",
+    "MemoryPlan",
+    "Preview",
+    "PreviewFormat",
+    "PreviewMethod",
+    "PreviewOptions",
+    "Progress",
+    "Queued",
+    "RequestFields",
+    "Stage",
+    "StageChanged",
+    "StageTimings",
+)

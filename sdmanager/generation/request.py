@@ -1,0 +1,210 @@
+"""What a caller asks for."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Self, TypedDict
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    StrictBytes,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from sdmanager.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+SIZE_MIN = 64
+SIZE_MAX = 4096
+SIZE_MULTIPLE = 8
+STEPS_MAX = 1000
+COUNT_MAX = 5
+
+# Seeds that we choose stay in 32 bits, which every front end shows and stores; a caller's may have 63.
+_CHOSEN_SEED_BITS = 32
+_SEED_MAX = 2**63 - 1 - COUNT_MAX
+
+Size = Annotated[int, Field(ge=SIZE_MIN, le=SIZE_MAX, multiple_of=SIZE_MULTIPLE, strict=True)]
+
+
+def _explain(error: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "request"
+    what = error["msg"].removeprefix("Value error, ")
+    what = what[:1].lower() + what[1:]
+    # Only numbers are quoted back: a prompt or a path does not belong in an error message.
+    given = error.get("input")
+    got = f", got {given}" if isinstance(given, int | float) and not isinstance(given, bool) else ""
+    return f"{where}: {what}{got}"
+
+
+class _Vocabulary(BaseModel):
+    """Frozen, camelCase on the wire, snake_case in Python, unknown fields refused, errors of our own type."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, hide_input_in_errors=True
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _typed_errors(cls, data: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as exc:
+            problems = [_explain(error) for error in exc.errors(include_url=False)]
+            raise InvalidRequestError(
+                f"The request cannot be carried out: {'; '.join(problems)}.",
+                hint=f"Sizes are multiples of {SIZE_MULTIPLE} from {SIZE_MIN} to {SIZE_MAX}, "
+                f"count is 1 to {COUNT_MAX}, a prompt is not empty.",
+                details={"fields": [".".join(str(part) for part in error["loc"]) for error in exc.errors()]},
+            ) from None
+
+
+class PreviewMethod(StrEnum):
+    """How the engine turns a latent into a preview.
+
+    ``proj`` is a linear projection of the latent: nearly free, at one eighth of the size. ``tae`` decodes with
+    a tiny autoencoder, ``vae`` with the model's own: sharper, at full size, and dear. ``auto`` is ``proj``, or
+    ``tae`` where its file is there and the backend is a GPU.
+    """
+
+    AUTO = "auto"
+    PROJ = "proj"
+    TAE = "tae"
+    VAE = "vae"
+
+
+class PreviewFormat(StrEnum):
+    """Encoding of previews handed to the caller; the engine itself always writes PNG."""
+
+    JPEG = "jpeg"
+    PNG = "png"
+    WEBP = "webp"
+
+
+class PreviewOptions(_Vocabulary):
+    """How the picture is shown while it forms.
+
+    Attributes:
+        method: See ``PreviewMethod``.
+        stride: Steps between two previews; None: every step up to 8 steps, else about 8 previews a run.
+        skip_first: Previews left out at the start, where there is only noise.
+        format: Encoding of the previews.
+        max_size: Longest side in pixels; larger previews are scaled down. None: as the engine drew them.
+    """
+
+    method: PreviewMethod = PreviewMethod.AUTO
+    stride: Annotated[int, Field(ge=1, le=STEPS_MAX)] | None = None
+    skip_first: Annotated[int, Field(ge=0, le=STEPS_MAX)] = 0
+    format: PreviewFormat = PreviewFormat.JPEG
+    max_size: Annotated[int, Field(ge=16, le=SIZE_MAX)] | None = None
+
+    def effective_stride(self, steps: int) -> int:
+        """Steps between two previews of a run with so many steps."""
+        if self.stride is not None:
+            return self.stride
+        return 1 if steps <= 8 else round(steps / 8)
+
+
+class ImageRequest(_Vocabulary):
+    """One generation: a prompt and everything that shapes the picture.
+
+    Fields that the caller leaves out may be replaced by the model's own defaults (a turbo model wants other
+    steps and cfg scale): see ``with_defaults``.
+
+    Attributes:
+        prompt: What to draw; not empty.
+        negative_prompt: What to keep out.
+        width: Pixels, a multiple of 8, 64 to 4096.
+        height: Pixels, likewise.
+        steps: Sampling steps, 1 to 1000.
+        cfg_scale: Classifier-free guidance scale, 0 to 50.
+        seed: Of the first image; the next ones take seed + 1, + 2, …; None or negative: chosen by us.
+        sampler: Name from the engine's own list; None: the engine's choice for the model.
+        scheduler: Likewise.
+        count: Images, 1 to 5, drawn by one process after one load.
+        init_image: Picture to start from: a path, or the bytes of an image file.
+        mask_image: White marks what is redrawn; needs ``init_image``.
+        strength: How far to go from ``init_image``, 0 to 1.
+        clip_skip: Layers of CLIP to ignore at the end; None: the model's own.
+        previews: None: no previews.
+
+    Raises:
+        InvalidRequestError: A field is missing, out of range or unknown.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    width: Size = 512
+    height: Size = 512
+    steps: Annotated[int, Field(ge=1, le=STEPS_MAX, strict=True)] = 20
+    cfg_scale: Annotated[float, Field(ge=0, le=50, allow_inf_nan=False)] = 7.5
+    seed: Annotated[int, Field(le=_SEED_MAX, strict=True)] | None = None
+    sampler: str | None = None
+    scheduler: str | None = None
+    count: Annotated[int, Field(ge=1, le=COUNT_MAX, strict=True)] = 1
+    init_image: StrictBytes | Path | None = None
+    mask_image: StrictBytes | Path | None = None
+    strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.75
+    clip_skip: Annotated[int, Field(ge=1, le=12)] | None = None
+    previews: PreviewOptions | None = None
+
+    @field_validator("prompt", "negative_prompt", "sampler", "scheduler")
+    @classmethod
+    def _no_nul(cls, value: str | None) -> str | None:
+        if value is not None and "\0" in value:
+            raise ValueError("must not contain a NUL character")
+        return value
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must not be empty")
+        return value
+
+    @model_validator(mode="after")
+    def _mask_needs_image(self) -> Self:
+        if self.mask_image is not None and self.init_image is None:
+            raise ValueError("mask_image needs init_image")
+        return self
+
+    def with_defaults(self, **defaults: object) -> ImageRequest:
+        """The same request with a model's defaults in the fields that the caller left out."""
+        missing = {name: value for name, value in defaults.items() if name not in self.model_fields_set}
+        return self.model_copy(update=missing) if missing else self
+
+    def with_seed(self) -> ImageRequest:
+        """The same request with a seed that is known: the caller's, or one chosen here."""
+        if self.seed is not None and self.seed >= 0:
+            return self
+        return self.model_copy(update={"seed": secrets.randbits(_CHOSEN_SEED_BITS)})
+
+
+class RequestFields(TypedDict, total=False):
+    """Fields of ``ImageRequest`` besides the prompt, as keyword arguments."""
+
+    negative_prompt: str
+    width: int
+    height: int
+    steps: int
+    cfg_scale: float
+    seed: int | None
+    sampler: str | None
+    scheduler: str | None
+    count: int
+    init_image: bytes | str | os.PathLike[str] | None
+    mask_image: bytes | str | os.PathLike[str] | None
+    strength: float
+    clip_skip: int | None
+    previews: PreviewOptions | None

@@ -1,0 +1,145 @@
+"""What a model is: a name, and files by the part that each plays."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from sdmanager.errors import InvalidRequestError, ModelCorruptError, ModelNotFoundError
+
+from .demo import DEMO_NAME, demo_paths
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sdmanager.settings import Settings
+
+
+class Role(StrEnum):
+    """The part that a file plays. The values are the names used in Python and on the command line."""
+
+    MODEL = "model"
+    DIFFUSION_MODEL = "diffusion_model"
+    CLIP_L = "clip_l"
+    CLIP_G = "clip_g"
+    T5XXL = "t5xxl"
+    LLM = "llm"
+    VAE = "vae"
+    TAE = "tae"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDefaults:
+    """What suits a model where the caller says nothing; None: the request's own default."""
+
+    steps: int | None = None
+    cfg_scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+    def as_fields(self) -> dict[str, int | float]:
+        """The fields of a request that this model has an opinion on."""
+        named = {
+            "steps": self.steps,
+            "cfg_scale": self.cfg_scale,
+            "width": self.width,
+            "height": self.height,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model as the engine needs it.
+
+    Attributes:
+        name: Shown to the user and kept in results.
+        files: Absolute path of each part. Either a whole ``model`` or a ``diffusion_model`` with what it needs;
+            ``tae`` is the tiny autoencoder of previews, and decodes the picture too where no other VAE is there.
+        defaults: What suits the model.
+    """
+
+    name: str
+    files: Mapping[Role, Path]
+    defaults: ModelDefaults = field(default_factory=ModelDefaults)
+
+    def __post_init__(self) -> None:
+        """Refuse a set of files that no engine could draw with."""
+        if Role.MODEL not in self.files and Role.DIFFUSION_MODEL not in self.files:
+            raise InvalidRequestError(
+                "A model needs a whole model file or a diffusion model file, and neither is given.",
+                hint="Use -m FILE, or --diffusion-model FILE with its text encoder and VAE.",
+            )
+        object.__setattr__(self, "files", MappingProxyType(dict(self.files)))
+
+    @property
+    def has_own_decoder(self) -> bool:
+        """Whether the picture is decoded by a real VAE, so that ``tae`` serves previews alone."""
+        return Role.VAE in self.files or Role.MODEL in self.files
+
+    @property
+    def key(self) -> str:
+        """Short and stable name of exactly these files, for what is learned about them."""
+        digest = hashlib.sha256()
+        for role, path in sorted(self.files.items()):
+            digest.update(f"{role}={path}\n".encode("utf-8", "surrogateescape"))
+        return f"{self.name}:{digest.hexdigest()[:12]}"
+
+    def check(self) -> None:
+        """See that every file is there, readable and not empty.
+
+        Raises:
+            ModelNotFoundError: A file is missing, is a folder, or may not be read.
+            ModelCorruptError: A file is empty.
+        """
+        for role, path in self.files.items():
+            what = f"The {role.replace('_', ' ')} file {path.name!r}"
+            details = {"role": str(role), "path": str(path)}
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError:
+                raise ModelNotFoundError(f"{what} does not exist.", details=details) from None
+            except OSError as exc:
+                raise ModelNotFoundError(f"{what} cannot be read: {exc.strerror}.", details=details) from exc
+            if path.is_dir():
+                raise ModelNotFoundError(
+                    f"{what} is a folder.", hint="Name the .safetensors or .gguf file in it.", details=details
+                )
+            if not os.access(path, os.R_OK):
+                raise ModelNotFoundError(f"{what} may not be read.", details=details)
+            if size == 0:
+                raise ModelCorruptError(f"{what} is empty.", details=details)
+
+
+def resolve_model(model: str | os.PathLike[str] | ModelFiles | None, settings: Settings) -> ModelFiles:
+    """The files behind a name, a path, or what is already a model.
+
+    Args:
+        model: ``None`` and ``"demo"`` mean the demo model, which is made at need (about a second).
+        settings: Says where models are kept.
+
+    Raises:
+        ModelNotFoundError: No such model.
+        ModelCorruptError: A file of it is empty.
+        StorageError: The demo model cannot be written.
+    """
+    if model is None or model == DEMO_NAME:
+        files = {Role(role): path for role, path in demo_paths(settings.models_dir).items()}
+        return ModelFiles(DEMO_NAME, files, ModelDefaults(steps=12, cfg_scale=1.0, width=256, height=256))
+    if isinstance(model, ModelFiles):
+        resolved = model
+    else:
+        path = Path(model).expanduser().absolute()
+        resolved = ModelFiles(path.stem, {Role.MODEL: path})
+    resolved.check()
+    return resolved
+
+
+def demo_model(settings: Settings) -> ModelFiles:
+    """The demo model: random weights, so its pictures are noise, but the real engine really draws them."""
+    return resolve_model(DEMO_NAME, settings)
