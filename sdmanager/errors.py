@@ -94,7 +94,9 @@ class ModelUnsupportedError(ModelError):
 
     code = "MODEL_UNSUPPORTED"
     exit_code = 24
-    default_hint = "Use a .safetensors or .gguf file of a family that this engine supports, or a newer engine."
+    default_hint = (
+        "Use a .safetensors or .gguf file of a family that this engine supports, or a newer engine."
+    )
 
 
 class BinaryError(SDManagerError):
@@ -103,7 +105,9 @@ class BinaryError(SDManagerError):
     code = "BINARY_ERROR"
     http_status = 503
     exit_code = 30
-    default_hint = "Run 'sdmanager engine build' to build one, or set SDMANAGER_ENGINE to your own sd-cli."
+    default_hint: ClassVar[str | None] = (
+        "Run 'sdmanager engine build' to build one, or set SDMANAGER_ENGINE to your own sd-cli."
+    )
 
 
 class EngineNotFoundError(BinaryError):
@@ -125,7 +129,7 @@ class BuildToolsMissingError(BinaryError):
 
     code = "BUILD_TOOLS_MISSING"
     exit_code = 33
-    default_hint = None
+    default_hint: ClassVar[str | None] = None
 
 
 class BuildFailedError(BinaryError):
@@ -133,7 +137,7 @@ class BuildFailedError(BinaryError):
 
     code = "BUILD_FAILED"
     exit_code = 34
-    default_hint = None
+    default_hint: ClassVar[str | None] = None
 
 
 class DownloadError(BinaryError):
@@ -164,7 +168,9 @@ class EngineOutOfMemoryError(GenerationError):
 
     code = "OUT_OF_MEMORY"
     exit_code = 42
-    default_hint = "Use a smaller size, a smaller quantisation of the model, or --offload-to-cpu and --vae-tiling."
+    default_hint = (
+        "Use a smaller size, a smaller quantisation of the model, or --offload-to-cpu and --vae-tiling."
+    )
 
 
 class EngineArgumentError(GenerationError):
@@ -194,7 +200,9 @@ class BlankImageError(GenerationError):
 
     code = "IMAGE_BLANK"
     exit_code = 46
-    default_hint = "Usually a sign of too little VRAM or a driver fault: try a smaller size or another backend."
+    default_hint = (
+        "Usually a sign of too little VRAM or a driver fault: try a smaller size or another backend."
+    )
 
 
 class StorageError(SDManagerError, OSError):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdmanager.errors import StorageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def write_whole(
@@ -26,7 +29,9 @@ def write_whole(
     """
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
     try:
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
+        descriptor = os.open(
+            temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666
+        )
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)

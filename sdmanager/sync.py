@@ -108,7 +108,7 @@ def generate_image(
     if isinstance(prompt, ImageRequest):
         request = ImageRequest(**{**prompt.model_dump(exclude_unset=True), **fields}) if fields else prompt
     else:
-        request = ImageRequest(prompt=prompt, **fields)  # type: ignore[arg-type]
+        request = ImageRequest(prompt=prompt, **fields)
     if on_preview is not None and request.previews is None:
         request = request.model_copy(update={"previews": PreviewOptions()})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -18,7 +18,7 @@ _TITLES: Final = {"loading": "Loading", "diffusion": "Drawing", "decoding": "Dec
 _WIDTH: Final = 9
 
 
-def _bar(title: str, total: int, unit: str) -> tqdm[None]:
+def _bar(title: str, total: int, unit: str) -> tqdm[NoReturn]:
     from tqdm import tqdm
 
     # disable=None: nothing is drawn where stderr is no terminal.
@@ -42,7 +42,7 @@ class StageBars:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[NoReturn] | None = None
         self._key: tuple[Stage, int] | None = None
 
     def __enter__(self) -> Self:
@@ -75,7 +75,9 @@ class StageBars:
         if event.total_steps:
             bar.total = event.total_steps
         if event.eta_seconds is not None:
-            bar.set_postfix_str(f"{event.percentage:.0f}% of all, {event.eta_seconds:.0f} s left", refresh=False)
+            bar.set_postfix_str(
+                f"{event.percentage:.0f}% of all, {event.eta_seconds:.0f} s left", refresh=False
+            )
         bar.update(max(event.step - bar.n, 0))
         bar.refresh()
 
@@ -94,7 +96,7 @@ class BuildBar:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[NoReturn] | None = None
         self._phase: str | None = None
 
     def show(self, progress: BuildProgress) -> None:

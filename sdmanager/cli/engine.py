@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    import argparse
+
     from sdmanager.binaries import EngineBinary
     from sdmanager.settings import Settings
 

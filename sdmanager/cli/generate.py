@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from sdmanager.generation import Event, GeneratedImage, GenerationResult, ImageRequest
+    from sdmanager.generation import Event, GeneratedImage, GenerationResult, ImageRequest, MemoryPlan
     from sdmanager.models import ModelFiles
 
     from .previews import PreviewKeeper
@@ -53,10 +53,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     model.add_argument("-m", "--model", metavar="FILE", help="a whole model, or 'demo'", default=quiet)
     for name in _COMPONENTS:
         model.add_argument(
-            f"--{name.replace('_', '-')}", metavar="FILE", type=Path, default=quiet, help=_COMPONENT_HELP[name]
+            f"--{name.replace('_', '-')}",
+            metavar="FILE",
+            type=Path,
+            default=quiet,
+            help=_COMPONENT_HELP[name],
         )
 
-    picture = parser.add_argument_group("picture (what is not given is the model's own, else the default here)")
+    picture = parser.add_argument_group(
+        "picture (what is not given is the model's own, else the default here)"
+    )
     picture.add_argument("-n", "--negative-prompt", metavar="TEXT", help="what to keep out", default=quiet)
     picture.add_argument("-W", "--width", metavar="PX", type=int, help="64-4096, by 8; 512", default=quiet)
     picture.add_argument("-H", "--height", metavar="PX", type=int, help="64-4096, by 8; 512", default=quiet)
@@ -76,7 +82,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="picture to start from; gives the size where none is given",
     )  # fmt: skip
     start.add_argument("--mask", metavar="FILE", type=Path, help="white marks what is redrawn", default=quiet)
-    start.add_argument("--strength", metavar="X", type=float, help="0-1, how far from it; 0.75", default=quiet)
+    start.add_argument(
+        "--strength", metavar="X", type=float, help="0-1, how far from it; 0.75", default=quiet
+    )
 
     previews = parser.add_argument_group("watching it form")
     previews.add_argument(
@@ -127,8 +135,6 @@ async def _generate(args: argparse.Namespace) -> int:
     request = _request(given, keeper)
     targets = _targets(args.output, request.count)
     model = _model(given)
-    if model is None and not quiet:
-        print(DEMO_NOTICE, file=sys.stderr)
     build_bar = BuildBar(quiet=quiet)
     generator = LocalGenerator(
         model,
@@ -141,6 +147,8 @@ async def _generate(args: argparse.Namespace) -> int:
         await generator.prepare()
     finally:
         build_bar.close()
+    if model is None and not quiet:
+        print(DEMO_NOTICE, file=sys.stderr)
     with StageBars(quiet=quiet or bool(given.get("verbose"))) as bars:
 
         def on_event(event: Event) -> None:
@@ -167,7 +175,7 @@ def _request(given: dict[str, object], keeper: PreviewKeeper) -> ImageRequest:
         fields["mask_image"] = given["mask"]
     if keeper.options is not None:
         fields["previews"] = keeper.options
-    return ImageRequest(**fields)  # type: ignore[arg-type]
+    return ImageRequest(**fields)
 
 
 def _model(given: dict[str, object]) -> str | ModelFiles | None:
@@ -184,7 +192,7 @@ def _model(given: dict[str, object]) -> str | ModelFiles | None:
     return ModelFiles(main_file.stem if main_file else "", files)
 
 
-def _plan(given: dict[str, object]) -> object:
+def _plan(given: dict[str, object]) -> MemoryPlan:
     from sdmanager.generation import MemoryPlan
 
     return MemoryPlan(
@@ -199,7 +207,7 @@ def _plan(given: dict[str, object]) -> object:
 
 def _targets(output: Path, count: int) -> list[Path]:
     """Where each image goes; checked before minutes are spent on drawing."""
-    from sdmanager.generation.result import check_image_suffix, check_writable
+    from sdmanager.generation import check_image_suffix, check_writable
 
     check_image_suffix(output)
     targets = [output]

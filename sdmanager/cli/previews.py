@@ -27,9 +27,7 @@ class PreviewKeeper:
         timelapse: The animation to make, or None.
     """
 
-    def __init__(
-        self, options: PreviewOptions | None, folder: Path | None, timelapse: Path | None
-    ) -> None:
+    def __init__(self, options: PreviewOptions | None, folder: Path | None, timelapse: Path | None) -> None:
         self.options = options
         self._folder = folder
         self._timelapse = timelapse
@@ -38,17 +36,14 @@ class PreviewKeeper:
         self._animations: list[Path] = []
 
     @classmethod
-    def from_options(
-        cls, method: object, folder: object, timelapse: object, stride: object
-    ) -> PreviewKeeper:
+    def from_options(cls, method: object, folder: object, timelapse: object, stride: object) -> PreviewKeeper:
         """From the command line's values, each None where it was not given.
 
         Raises:
             InvalidRequestError: The options contradict each other, or the animation's ending is unknown.
             OutputError: The folder cannot be made.
         """
-        from sdmanager.generation import PreviewFormat, PreviewMethod, PreviewOptions
-        from sdmanager.generation.result import check_writable
+        from sdmanager.generation import PreviewFormat, PreviewMethod, PreviewOptions, check_writable
 
         kept = Path(str(folder)) if folder is not None else None
         film = Path(str(timelapse)) if timelapse is not None else None
@@ -80,7 +75,7 @@ class PreviewKeeper:
         options = PreviewOptions(
             method=PreviewMethod(str(method)) if method is not None else PreviewMethod.AUTO,
             format=PreviewFormat.PNG,
-            stride=stride,  # type: ignore[arg-type]
+            stride=stride,
         )
         return cls(options, kept, film)
 

@@ -12,7 +12,6 @@ from sdmanager.models import Role
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from sdmanager.binaries import Capabilities
     from sdmanager.generation import ImageRequest, MemoryPlan
@@ -150,9 +149,7 @@ def _model_arguments(model: ModelFiles, preview: PreviewMethod | None) -> list[s
     return arguments
 
 
-def _prompt_arguments(
-    request: ImageRequest, capabilities: Capabilities, texts: dict[str, str]
-) -> list[str]:
+def _prompt_arguments(request: ImageRequest, capabilities: Capabilities, texts: dict[str, str]) -> list[str]:
     # A file where the engine takes one: arguments are limited in length and visible to all users of a machine.
     arguments: list[str] = []
     for text, name, flag in (

@@ -58,7 +58,9 @@ _NOT_RUNNABLE: Final = re.compile(
     r"error while loading shared libraries: [^\n]*|version `[^']+' not found[^\n]*|Library not loaded:[^\n]*"
     r"|cannot execute[^\n]*|Exec format error[^\n]*"
 )
-_DISK: Final = re.compile(r"No space left on device|Disk quota exceeded|save result image .* failed", re.IGNORECASE)
+_DISK: Final = re.compile(
+    r"No space left on device|Disk quota exceeded|save result image .* failed", re.IGNORECASE
+)
 _ARGUMENT: Final = re.compile(r"^error: (.*)", re.DOTALL)
 _FILE_MISSING: Final = re.compile(r"^file (.*) not found$")
 _UNKNOWN_FORMAT: Final = re.compile(r"^unknown format (.*)$")
@@ -99,7 +101,11 @@ def explain_failure(status: ExitStatus, diary: Diary) -> SDManagerError:
         An error of the closest type, with the engine's own reason in its message.
     """
     said = "\n".join([*diary.errors, *diary.warnings, diary.stderr_tail])
-    details: dict[str, object] = {"exit_code": status.code, "signal": status.signal, "errors": diary.errors[-5:]}
+    details: dict[str, object] = {
+        "exit_code": status.code,
+        "signal": status.signal,
+        "errors": diary.errors[-5:],
+    }
     runnable = _NOT_RUNNABLE.search(diary.stderr_tail)
     if runnable:
         return EngineNotRunnableError(
@@ -120,7 +126,9 @@ def explain_failure(status: ExitStatus, diary: Diary) -> SDManagerError:
     for message in diary.errors:
         refused = _ARGUMENT.match(message)
         if refused:
-            return EngineArgumentError(f"The engine refused an argument: {_shorten(refused[1])}.", details=details)
+            return EngineArgumentError(
+                f"The engine refused an argument: {_shorten(refused[1])}.", details=details
+            )
     if _IMAGE.search(said):
         return InputImageError("The engine could not read the input image.", details=details)
     reason = diary.errors[-1] if diary.errors else _last_line(diary.stderr_tail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,14 @@ from sdmanager.errors import (
     StorageError,
     TruncatedImageError,
 )
-from sdmanager.generation import GeneratedImage, ImageData, PreviewFormat
+from sdmanager.generation import (
+    SIZE_MAX,
+    SIZE_MIN,
+    SIZE_MULTIPLE,
+    GeneratedImage,
+    ImageData,
+    PreviewFormat,
+)
 
 from .png import is_whole_png
 
@@ -52,7 +60,8 @@ def open_input(source: Path | bytes, what: str) -> Image.Image:
         raise InputImageError(f"The {what} does not exist.", hint="Check the path.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputImageError(
-            f"The {what} has too many pixels.", hint=f"Use one of at most {_PIXELS_MAX // 10**6} million pixels."
+            f"The {what} has too many pixels.",
+            hint=f"Use one of at most {_PIXELS_MAX // 10**6} million pixels.",
         ) from None
     except (UnidentifiedImageError, SyntaxError, ValueError):
         raise InputImageError(
@@ -61,6 +70,25 @@ def open_input(source: Path | bytes, what: str) -> Image.Image:
     except OSError as exc:
         reason = exc.strerror or "it is damaged or cut short"
         raise InputImageError(f"The {what} cannot be read: {reason}.", hint="Use another file.") from exc
+
+
+def natural_size(picture: Image.Image, width: int, height: int) -> tuple[int, int]:
+    """The size to draw a variation of this picture at, where the caller names none.
+
+    Args:
+        picture: As opened.
+        width: What the model draws by default, in pixels: the result has at most as many of them.
+        height: Likewise.
+
+    Returns:
+        Width and height with the picture's own aspect ratio, as multiples of 8 within the limits of a request.
+    """
+    shrink = min(1.0, math.sqrt(width * height / (picture.width * picture.height)))
+
+    def round_down(pixels: int) -> int:
+        return min(max(int(pixels * shrink) // SIZE_MULTIPLE * SIZE_MULTIPLE, SIZE_MIN), SIZE_MAX)
+
+    return round_down(picture.width), round_down(picture.height)
 
 
 def fit_input(picture: Image.Image, width: int, height: int, *, mask: bool) -> bytes:
@@ -123,8 +151,7 @@ def check_result(path: Path, width: int, height: int, seed: int) -> GeneratedIma
 
 
 def _is_uniform(picture: Image.Image) -> bool:
-    extrema = picture.convert("RGB").getextrema()
-    return all(low == high for low, high in extrema)
+    return len(picture.convert("RGB").getcolors(1) or ()) == 1
 
 
 def _crop(picture: Image.Image, width: int, height: int) -> bytes:
@@ -137,7 +164,7 @@ def _crop(picture: Image.Image, width: int, height: int) -> bytes:
     left, top = surplus[0] // 2, surplus[1] // 2
     kept = PngInfo()
     for key, value in picture.info.items():
-        if isinstance(value, str):
+        if isinstance(key, str) and isinstance(value, str):
             kept.add_itxt(key, value)
     buffer = io.BytesIO()
     picture.crop((left, top, left + width, top + height)).save(buffer, "PNG", pnginfo=kept)

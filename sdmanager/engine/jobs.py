@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from sdmanager.errors import StorageError
@@ -16,6 +15,7 @@ from sdmanager.process import ProcessRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
 
 _RECORD_NAME: Final = "owner.json"
@@ -101,10 +101,7 @@ def sweep_jobs(parent: Path) -> int:
         record = read_json(folder / _RECORD_NAME)
         entries = record if isinstance(record, dict) else {}
         owner = ProcessRecord.from_json(entries.get("owner"))
-        if owner is not None:
-            abandoned = not owner.is_running()
-        else:
-            abandoned = _age(folder) > _UNOWNED_SECONDS
+        abandoned = not owner.is_running() if owner is not None else _age(folder) > _UNOWNED_SECONDS
         if abandoned:
             child = ProcessRecord.from_json(entries.get("child"))
             if child is not None:

@@ -141,7 +141,7 @@ class LocalGenerator:
                 )
             )
         finally:
-            self._tasks.discard(task)  # type: ignore[arg-type]
+            self._tasks.discard(task)
 
     async def is_available(self) -> bool:
         """Whether an engine is installed and the model is there; builds nothing."""

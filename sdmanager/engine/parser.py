@@ -35,8 +35,8 @@ _PATTERN: Final = re.compile(
           (?P<step>(?P<step_n>\d{1,9})/(?P<step_of>\d{1,9})\ -\ (?P<rate>\d+\.\d+)(?P<unit>it/s|s/it))
         | (?P<load>(?P<load_n>\d{1,9})/(?P<load_of>\d{1,9})\ -\ (?P<speed>\d+\.\d+)(?P<size>[MG]B)/s)
       )\ ?$
-    | \[(?P<log>(?P<level>WARN\ |ERROR)\]\ \S+:\d+\s+-\ (?P<message>.*))$
-    | \[INFO\ \]\ \S+:\d+\s+-\ (?:
+    | \[(?P<log>(?P<level>WARN\ |ERROR)\]\ \S+:\d+\ +-\ (?P<message>.*))$
+    | \[INFO\ \]\ \S+:\d+\ +-\ (?:
           (?P<family>Version:\ (?P<family_name>.*))
         | (?P<params>total\ params\ memory\ size\ =\ (?P<total>\d+\.\d+)MB
               \ \(VRAM\ (?P<vram>\d+\.\d+)MB,\ RAM\ (?P<ram>\d+\.\d+)MB\).*)
@@ -51,18 +51,28 @@ _PATTERN: Final = re.compile(
         | (?P<completed>generate_image\ completed\ in\ (?P<completed_s>\d+\.\d+)s.*)
         | (?P<saved>save\ result\ image\ (?P<saved_n>\d{1,9})\ to\ '.*'\ \((?P<verdict>success|failure)\))
         | (?P<all_saved>(?P<saved_count>\d{1,9})/(?P<saved_of>\d{1,9})\ images\ saved)
-      )\s*$
+      )\ *$
     )""",
     re.VERBOSE | re.MULTILINE,
 )
 
 _ESCAPE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
 
+# What the engine takes out of a prompt before it echoes it again: tags, weights, brackets and backslashes.
+_MARKUP: Final = re.compile(r"<[^<>]*>|:[+-]?[.\d]+\)|[\\()\[\]\s]|BREAK")
+
 
 def _plain(text: str) -> str:
-    """Text with one line per line or bar, and no escape codes."""
+    """Text with one line per line or bar, and no escape codes; lines that are too long are emptied."""
     text = text.replace(_BAR_END, "\n").replace("\r", "\n")
+    if len(text) > LINE_LIMIT:
+        text = "\n".join(line if len(line) <= LINE_LIMIT else "" for line in text.split("\n"))
     return _ESCAPE.sub("", text) if "\x1b" in text else text
+
+
+def _bare(text: str) -> str:
+    """A prompt, or a line of it, as it can be compared whatever the engine made of its markup."""
+    return _MARKUP.sub("", text)
 
 
 class _Lines:
@@ -83,7 +93,9 @@ class _Lines:
             bar_end + len(_BAR_END) if bar_end >= 0 else 0,
         )
         # What is too long for a line is dropped; the mark in its place keeps the end from looking like a start.
-        self._rest = text[end:] if len(text) - end <= LINE_LIMIT else _DROPPED
+        # Its last characters may be a part of a bar's end.
+        part = len(_BAR_END) - 1
+        self._rest = text[end:] if len(text) - end <= LINE_LIMIT + part else _DROPPED + text[-part:]
         return _plain(text[:end])
 
 
@@ -95,13 +107,14 @@ class OutputParser:
 
     Args:
         steps: Sampling steps asked for: no bar may show more. None: any number.
-        prompt: The prompt; lines of it are not believed when the engine prints them.
+        prompt: All text of the caller's that the engine may echo; lines of it are not believed.
     """
 
     def __init__(self, steps: int | None = None, prompt: str = "") -> None:
         self._lines = {"stdout": _Lines(), "stderr": _Lines()}
         self._max_steps = steps
-        self._echoes = frozenset(match.group() for match in _PATTERN.finditer(_plain(prompt)))
+        self._echo = _bare(_ESCAPE.sub("", prompt))
+        self._doubted: re.Match[str] | None = None
         self._image = 0
         self._sampling = False
         self._step = 0
@@ -126,11 +139,15 @@ class OutputParser:
     def _interpret(self, text: str) -> list[EngineOutput]:
         events: list[EngineOutput] = []
         for match in _PATTERN.finditer(text):
-            if self._echoes and match.group() in self._echoes:
-                continue
             kind = match.lastgroup
             if kind is None:  # pragma: no cover - every alternative is named
                 continue
+            if self._echo and _bare(match.group()) in self._echo:
+                self._doubted = match if kind == "image" else self._doubted
+                continue
+            if kind == "step" and self._doubted is not None and not self._sampling:
+                # A step that is no echo: the line before it was none either, though the prompt holds the same.
+                events += filter(None, [self._on_image(self._doubted)])
             event = _HANDLERS[kind](self, match)
             if event is not None:
                 events.append(event)
@@ -164,6 +181,7 @@ class OutputParser:
 
     def _on_image(self, match: re.Match[str]) -> EngineOutput | None:
         index, total = int(match["image_n"]), int(match["image_of"])
+        self._doubted = None
         if index != self._image + 1 or index > total:
             return None
         self._image, self._sampling, self._step = index, True, 0

@@ -26,7 +26,7 @@ def is_whole_png(data: bytes) -> bool:
             return False
         if zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
             return False
-        if view[position + 4 : position + 8] == b"IEND":
+        if data[position + 4 : position + 8] == b"IEND":
             return True
         position = end
     return False

@@ -37,7 +37,7 @@ from sdmanager.process import child_environment, spawn
 from . import output as out
 from .arguments import INIT_NAME, MASK_NAME, PREVIEW_NAME, build_invocation, output_name
 from .failures import Diary, explain_failure
-from .images import check_result, fit_input, open_input
+from .images import check_result, fit_input, natural_size, open_input
 from .jobs import JobFolder
 from .parser import OutputParser
 from .previews import PreviewWatcher
@@ -59,6 +59,7 @@ _TAIL_CHARS: Final = 64 * 1024
 
 # With less free space than this after a run, a cut image needs no other explanation.
 _FULL_DISK_BYTES: Final = 256 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -132,9 +133,7 @@ class _Execution:
         self._image = 1
         self._watcher: PreviewWatcher | None = None
         self._stage: Stage | None = None
-        size = (self._request.width, self._request.height)
-        estimate = run.estimates.get(run.model.key, run.binary.variant, *size)
-        self._tracker = ProgressTracker(self._request.steps, self._request.count, estimate)
+        self._tracker = ProgressTracker(self._request.steps, self._request.count, None)
         self._parser = OutputParser(self._request.steps, self._request.prompt)
 
     @property
@@ -144,7 +143,10 @@ class _Execution:
     def emit(self, kind: Callable[..., Event], **fields: Any) -> None:
         if self._run.on_event is not None:
             event = kind(
-                generation_id=self._run.generation_id, sequence=self._sequence, elapsed=self._elapsed, **fields
+                generation_id=self._run.generation_id,
+                sequence=self._sequence,
+                elapsed=self._elapsed,
+                **fields,
             )
             self._sequence += 1
             try:
@@ -161,7 +163,11 @@ class _Execution:
             raise self.callback_error
 
     async def draw(self) -> GenerationResult:
-        request, run = self._request, self._run
+        run = self._run
+        inputs: dict[str, bytes] = {}
+        if run.request.init_image is not None:
+            self._request, inputs = await asyncio.to_thread(_prepare_inputs, self._request)
+        request = self._request
         invocation = build_invocation(
             request,
             run.model,
@@ -170,9 +176,9 @@ class _Execution:
             threads=run.threads,
             on_gpu=run.binary.variant not in {"cpu", "custom"},
         )
-        inputs = {name: text.encode("utf-8", "surrogateescape") for name, text in invocation.texts.items()}
-        if request.init_image is not None:
-            inputs |= await asyncio.to_thread(_prepare_inputs, request)
+        inputs |= {name: text.encode("utf-8", "surrogateescape") for name, text in invocation.texts.items()}
+        estimate = run.estimates.get(run.model.key, run.binary.variant, request.width, request.height)
+        self._tracker = ProgressTracker(request.steps, request.count, estimate)
         with JobFolder(run.settings.jobs_dir, run.generation_id) as folder:
             folder.write_inputs(inputs)
             if request.previews is not None:
@@ -212,9 +218,7 @@ class _Execution:
             except FileNotFoundError as exc:
                 raise EngineNotFoundError("The engine is not there any more.") from exc
             except OSError as exc:
-                raise EngineNotRunnableError(
-                    f"The engine cannot be started: {exc.strerror or exc}."
-                ) from exc
+                raise EngineNotRunnableError(f"The engine cannot be started: {exc.strerror or exc}.") from exc
             folder.started(child.pid)
             status = await child.wait()
         for event in self._parser.close():
@@ -243,6 +247,8 @@ class _Execution:
                 self._save_failed |= not success
             case out.ImageStarted(index):
                 self._image = index
+            case _:
+                pass
         snapshot = self._tracker.feed(event, self._elapsed)
         if snapshot is not None:
             self._emit_progress(snapshot)
@@ -271,8 +277,7 @@ class _Execution:
     def _on_preview(self, step: int, total_steps: int, image: int, picture: ImageData) -> None:
         try:
             self.emit(Preview, step=step, total_steps=total_steps, image_index=image, image=picture)
-        except Exception:
-            _log.debug("a callback failed on a preview", exc_info=True)
+        except Exception:  # noqa: BLE001 - kept by emit() and raised by the run
             if self._task is not None:
                 self._task.cancel()
 
@@ -283,7 +288,9 @@ class _Execution:
         first_seed = request.seed or 0
         try:
             return tuple(
-                check_result(folder.path / output_name(index), request.width, request.height, first_seed + index)
+                check_result(
+                    folder.path / output_name(index), request.width, request.height, first_seed + index
+                )
                 for index in range(request.count)
             )
         except (TruncatedImageError, NoImageError) as exc:
@@ -313,11 +320,15 @@ async def _running(watcher: PreviewWatcher | None) -> AsyncIterator[None]:
         await asyncio.wait([task])
 
 
-def _prepare_inputs(request: ImageRequest) -> dict[str, bytes]:
+def _prepare_inputs(request: ImageRequest) -> tuple[ImageRequest, dict[str, bytes]]:
+    """The input pictures at the size of the request, which is theirs where the caller named none."""
+    assert request.init_image is not None  # noqa: S101 - the caller has checked
+    picture = open_input(request.init_image, "init image")
+    if not request.model_fields_set & {"width", "height"}:
+        width, height = natural_size(picture, request.width, request.height)
+        request = request.model_copy(update={"width": width, "height": height})
     size = (request.width, request.height)
-    prepared = {}
-    if request.init_image is not None:
-        prepared[INIT_NAME] = fit_input(open_input(request.init_image, "init image"), *size, mask=False)
+    prepared = {INIT_NAME: fit_input(picture, *size, mask=False)}
     if request.mask_image is not None:
         prepared[MASK_NAME] = fit_input(open_input(request.mask_image, "mask image"), *size, mask=True)
-    return prepared
+    return request, prepared

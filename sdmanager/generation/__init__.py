@@ -12,6 +12,9 @@ from .events import Stage as Stage
 from .events import StageChanged as StageChanged
 from .generator import ImageGenerator as ImageGenerator
 from .plan import MemoryPlan as MemoryPlan
+from .request import SIZE_MAX as SIZE_MAX
+from .request import SIZE_MIN as SIZE_MIN
+from .request import SIZE_MULTIPLE as SIZE_MULTIPLE
 from .request import ImageRequest as ImageRequest
 from .request import PreviewFormat as PreviewFormat
 from .request import PreviewMethod as PreviewMethod
@@ -21,8 +24,13 @@ from .result import GeneratedImage as GeneratedImage
 from .result import GenerationResult as GenerationResult
 from .result import ImageData as ImageData
 from .result import StageTimings as StageTimings
+from .result import check_image_suffix as check_image_suffix
+from .result import check_writable as check_writable
 
 __all__ = (
+    "SIZE_MAX",
+    "SIZE_MIN",
+    "SIZE_MULTIPLE",
     "Cancelled",
     "Completed",
     "Event",
@@ -44,4 +52,6 @@ __all__ = (
     "Stage",
     "StageChanged",
     "StageTimings",
+    "check_image_suffix",
+    "check_writable",
 )

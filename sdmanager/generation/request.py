@@ -35,24 +35,36 @@ COUNT_MAX = 5
 _CHOSEN_SEED_BITS = 32
 _SEED_MAX = 2**63 - 1 - COUNT_MAX
 
+_SIZE_HINT = f"Sizes are multiples of {SIZE_MULTIPLE}, from {SIZE_MIN} to {SIZE_MAX} pixels."
+_HINTS = {
+    "prompt": "Say what to draw, in a few words.",
+    "width": _SIZE_HINT,
+    "height": _SIZE_HINT,
+    "steps": f"Between 4 (turbo models) and 50 is usual; at most {STEPS_MAX}.",
+    "count": f"At most {COUNT_MAX} images are drawn at once; ask again for more.",
+}
+
 Size = Annotated[int, Field(ge=SIZE_MIN, le=SIZE_MAX, multiple_of=SIZE_MULTIPLE, strict=True)]
 
 
 def _explain(error: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "request"
-    what = error["msg"].removeprefix("Value error, ")
-    what = what[:1].lower() + what[1:]
+    where = ".".join(str(part) for part in error["loc"])
+    what = error["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
     # Only numbers are quoted back: a prompt or a path does not belong in an error message.
     given = error.get("input")
-    got = f", got {given}" if isinstance(given, int | float) and not isinstance(given, bool) else ""
-    return f"{where}: {what}{got}"
+    got = f", not {given}" if isinstance(given, int | float) and not isinstance(given, bool) else ""
+    return f"{where} {what[:1].lower()}{what[1:]}{got}".strip()
 
 
 class _Vocabulary(BaseModel):
     """Frozen, camelCase on the wire, snake_case in Python, unknown fields refused, errors of our own type."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, hide_input_in_errors=True
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        hide_input_in_errors=True,
     )
 
     @model_validator(mode="wrap")
@@ -61,12 +73,12 @@ class _Vocabulary(BaseModel):
         try:
             return handler(data)
         except ValidationError as exc:
-            problems = [_explain(error) for error in exc.errors(include_url=False)]
+            errors = exc.errors(include_url=False)
+            fields = [".".join(str(part) for part in error["loc"]) for error in errors]
             raise InvalidRequestError(
-                f"The request cannot be carried out: {'; '.join(problems)}.",
-                hint=f"Sizes are multiples of {SIZE_MULTIPLE} from {SIZE_MIN} to {SIZE_MAX}, "
-                f"count is 1 to {COUNT_MAX}, a prompt is not empty.",
-                details={"fields": [".".join(str(part) for part in error["loc"]) for error in exc.errors()]},
+                f"The request cannot be carried out: {'; '.join(map(_explain, errors))}.",
+                hint=next((_HINTS[field] for field in fields if field in _HINTS), None),
+                details={"fields": fields},
             ) from None
 
 
@@ -182,7 +194,8 @@ class ImageRequest(_Vocabulary):
     def with_defaults(self, **defaults: object) -> ImageRequest:
         """The same request with a model's defaults in the fields that the caller left out."""
         missing = {name: value for name, value in defaults.items() if name not in self.model_fields_set}
-        return self.model_copy(update=missing) if missing else self
+        # Built by hand, since model_copy(update=…) would count these fields as the caller's own.
+        return self.model_construct(_fields_set=set(self.model_fields_set), **{**self.__dict__, **missing})
 
     def with_seed(self) -> ImageRequest:
         """The same request with a seed that is known: the caller's, or one chosen here."""

@@ -70,8 +70,10 @@ def _make(folder: Path) -> None:
         for name, tensors in layout["files"].items():
             biases = {_last_decoder_bias(tensors): _LAST_DECODER_BIAS}
             data = save(
-                {t: _weights(rng, dtype, shape, t.endswith(".bias"), biases.get(t, 0.0))
-                 for t, (dtype, shape) in tensors.items()}
+                {
+                    t: _weights(rng, dtype, shape, t.endswith(".bias"), biases.get(t, 0.0))
+                    for t, (dtype, shape) in tensors.items()
+                }
             )
             (staging / f"{name}.safetensors").write_bytes(data)
             sizes[name] = len(data)
@@ -96,7 +98,9 @@ def _make(folder: Path) -> None:
 def _last_decoder_bias(tensors: Iterable[str]) -> str | None:
     """The bias of the autoencoder's last layer, or None in a file that holds no decoder."""
     biases = (name for name in tensors if name.startswith("decoder.") and name.endswith(".bias"))
-    return max(biases, key=lambda name: [int(part) for part in name.split(".") if part.isdigit()], default=None)
+    return max(
+        biases, key=lambda name: [int(part) for part in name.split(".") if part.isdigit()], default=None
+    )
 
 
 def _weights(

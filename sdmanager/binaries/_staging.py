@@ -1,0 +1,169 @@
+"""Making an engine beside the installed ones and putting it in place whole; one builder at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from filelock import FileLock, Timeout
+
+from sdmanager.errors import BuildFailedError, StorageError
+
+from .installed import PREVIOUS, read_record
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from .binary import EngineBinary
+
+_STAGING = ".staging-"
+_POLL = 0.25
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+async def in_thread(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Run a blocking function in a thread and stay until it has returned.
+
+    If cancelled, it is waited for all the same: a thread cannot be ended, and must not go on writing into a
+    folder that is being removed.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
+
+
+@asynccontextmanager
+async def engines_lock(engines_dir: Path, on_wait: Callable[[], None]) -> AsyncIterator[None]:
+    """Hold the right to change the installed engines.
+
+    Args:
+        engines_dir: Made where it is missing.
+        on_wait: Called once if another process, or another task, has it.
+
+    Raises:
+        StorageError: The folder cannot be made or written.
+    """
+    lock = await asyncio.to_thread(_make_lock, engines_dir)
+    waiting = False
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            break
+        except Timeout:
+            if not waiting:
+                on_wait()
+            waiting = True
+            await asyncio.sleep(_POLL)
+        except OSError as exc:
+            raise _not_writable(engines_dir, exc) from exc
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@asynccontextmanager
+async def staging_folder(engines_dir: Path) -> AsyncIterator[Path]:
+    """A folder on the same file system as the engines, gone afterwards whatever happens.
+
+    Call with the lock held: that tells the staging folders of dead builders, which are removed first.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+    folder = engines_dir / f"{_STAGING}{secrets.token_hex(6)}"
+    try:
+        await in_thread(_clear_remains, engines_dir)
+        await in_thread(folder.mkdir)
+    except OSError as exc:
+        raise _not_writable(engines_dir, exc) from exc
+    try:
+        yield folder
+    finally:
+        await in_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def install(finished: Path, target: Path) -> EngineBinary:
+    """Put a finished folder in place of an installed one, which stays until then.
+
+    At every moment, and so after a kill at any moment, either the old or the new engine is found.
+
+    Raises:
+        StorageError: It cannot be done; the old engine is where it was.
+        BuildFailedError: What was put in place is not usable; the old engine is where it was.
+    """
+    previous = target.with_name(f"{PREVIOUS}{target.name}")
+    try:
+        _sync_tree(finished)
+        replacing = target.exists()
+        if replacing:
+            target.rename(previous)
+        try:
+            finished.rename(target)
+            engine = read_record(target)
+            if engine is None:
+                raise BuildFailedError("The engine was built and cannot be read where it was installed.")
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            if replacing:
+                previous.rename(target)
+            raise
+        _sync_folder(target.parent)
+    except OSError as exc:
+        raise _not_writable(target.parent, exc) from exc
+    shutil.rmtree(previous, ignore_errors=True)
+    return engine
+
+
+def _clear_remains(engines_dir: Path) -> None:
+    for entry in list(engines_dir.iterdir()):
+        if entry.name.startswith(_STAGING):
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name.startswith(PREVIOUS):
+            target = entry.with_name(entry.name.removeprefix(PREVIOUS))
+            if target.exists():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.rename(target)
+
+
+def _make_lock(engines_dir: Path) -> FileLock:
+    try:
+        engines_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise _not_writable(engines_dir, exc) from exc
+    return FileLock(engines_dir / ".lock", thread_local=False)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _not_writable(folder: Path, exc: OSError) -> StorageError:
+    return StorageError(
+        f"The folder of the engines cannot be written: {exc.strerror or exc}.",
+        hint="Check that it is writable and has free space, or set SDMANAGER_HOME to another folder.",
+        details={"path": str(folder), "errno": exc.errno},
+    )

@@ -1,0 +1,74 @@
+"""Every snippet of the README and of docs/ is run, in an empty home folder, with the real engine."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdmanager.cli.main import build_parser
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def snippets(language: str) -> list:
+    found = []
+    for page in PAGES:
+        for index, match in enumerate(re.finditer(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)):
+            found.append(pytest.param(match[1], id=f"{page.name}-{index}"))
+    return found
+
+
+@pytest.mark.parametrize("code", snippets("python"))
+def test_python(code: str, environment: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def commands() -> list:
+    """Lines of shell snippets that call sdmanager; installing is run as it stands by `.ci/run`."""
+    found = []
+    for block in snippets("sh"):
+        for line in block.values[0].splitlines():
+            if line.startswith("sdmanager "):
+                found.append(pytest.param(shlex.split(line, comments=True), id=line[:60]))
+    return found
+
+
+@pytest.mark.parametrize("arguments", commands())
+def test_command(arguments: list[str], environment: dict[str, str], tmp_path: Path) -> None:
+    args = arguments[1:]
+    build_parser().parse_args(args)
+    if "-m" in args:  # the model cannot be downloaded here; that the options exist has been seen
+        where = args.index("-m")
+        del args[where : where + 2]
+    if "--init-image" in args:  # made by the command before it
+        made = [sys.executable, "-m", "sdmanager", "generate", "a cat", "--count", "3", "-o", "cat.png", "--quiet"]
+        subprocess.run(made, env=environment, cwd=tmp_path, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "sdmanager", *args],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert done.stdout
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_table_of_errors_is_current() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import make_errors; print(make_errors.table(), end='')"],
+        cwd=ROOT / "docs", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == (ROOT / "docs" / "errors.md").read_text()
