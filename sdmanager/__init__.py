@@ -6,10 +6,9 @@ never draw.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False  # what type checkers take for typing's own, without the cost of importing it
 
 if TYPE_CHECKING:
     from .engine import LocalGenerator as LocalGenerator
@@ -51,6 +50,8 @@ def __getattr__(name: str) -> object:
     """Load a public name on first use (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     value: object = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -27,7 +27,8 @@ def write_whole(
     Raises:
         StorageError: The folder is missing or not writable, or the disk is full; of the type that was asked for.
     """
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    # Shortened, because names are limited to 255 bytes, and a character may take four.
+    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.part")
     try:
         descriptor = os.open(
             temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666
@@ -53,7 +54,7 @@ def read_json(path: Path) -> object:
     """What a JSON file holds, or None when it is missing, unreadable or malformed."""
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -67,4 +68,5 @@ def write_json(path: Path, value: object, *, durable: bool = True) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise StorageError(f"The folder {path.parent.name!r} cannot be made: {exc.strerror or exc}.") from exc
-    write_whole(path, json.dumps(value, indent=1, ensure_ascii=False).encode(), durable=durable)
+    # ASCII only: a file name in it may hold bytes that are no UTF-8, which have no encoding of their own.
+    write_whole(path, json.dumps(value, indent=1).encode("ascii"), durable=durable)

@@ -121,8 +121,8 @@ def _download_error(what: str, lines: Sequence[str]) -> DownloadError:
         )
     if "No matching distribution" in text:
         return DownloadError(
-            f"The package index that pip uses does not have {what}.",
-            hint="Check the index in pip's configuration ('pip config list').",
+            f"pip found no {what} on the package index that it uses.",
+            hint="Check the connection, and the index in pip's configuration ('pip config list').",
             details={"reason": "not found"},
         )
     errors = [line.removeprefix("ERROR: ").strip() for line in lines if line.startswith("ERROR: ")]

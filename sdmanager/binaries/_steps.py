@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _KEPT_LINES = 5000
+_KEPT_OF_A_LINE = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Steps:
             def receive(chunk: bytes) -> None:
                 self._append(chunk)
                 for line in split.feed(chunk):
-                    lines.append(line)
+                    lines.append(line[:_KEPT_OF_A_LINE])
                     if on_line is not None:
                         on_line(line)
 
@@ -104,7 +105,7 @@ class Steps:
         except OSError as exc:
             raise self.failed(f"{argv[0]} cannot be run ({exc.strerror or exc})") from exc
         for split in readers:
-            lines.extend(split.close())
+            lines.extend(line[:_KEPT_OF_A_LINE] for line in split.close())
         return Outcome(status.ok, lines)
 
     def failed(self, what: str, lines: Sequence[str] = ()) -> BuildFailedError:

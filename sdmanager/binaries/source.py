@@ -208,10 +208,12 @@ class _Build:
                 executable, settings=self._settings, variant=self._variant, source=_SOURCE, remember=False
             )
         except BinaryError as exc:
+            # The staging folder is gone when the message is read.
+            reason = exc.message.replace(f" at {executable}", "")
             raise BuildFailedError(
-                f"The engine was built and does not work: {exc.message}",
-                hint=exc.hint,
-                details={"log": str(steps.log)},
+                f"The engine was built and does not work: {reason}",
+                hint=f"Everything that was printed is in {steps.log}.",
+                details=exc.details | {"log": str(steps.log)},
             ) from exc
         # The pinned sources are what it was built from, whatever it says of itself.
         return dataclasses.replace(engine, version=self._sources.package.engine_version)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
@@ -68,6 +67,8 @@ class _TerminatedError(BaseException):
 
 def _run(command: Coroutine[object, object, int]) -> int:
     """Run a command so that SIGTERM ends it as cleanly as Ctrl-C does."""
+    import asyncio  # here, so that --help and --version need not wait for it
+
     terminated = False
 
     async def guarded() -> int:

@@ -72,7 +72,7 @@ def choose_preview_method(
         InvalidRequestError: The method needs a file or an engine that is not there.
     """
     if method is PreviewMethod.AUTO:
-        return PreviewMethod.TAE if on_gpu and Role.TAE in model.files else PreviewMethod.PROJ
+        method = PreviewMethod.TAE if on_gpu and Role.TAE in model.files else PreviewMethod.PROJ
     if method is PreviewMethod.TAE and Role.TAE not in model.files:
         raise InvalidRequestError(
             "Previews by a tiny autoencoder need its file, and this model has none.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import StorageError
@@ -17,6 +18,9 @@ _ENTRIES_MAX: Final = 200
 
 # Weight of the newest run: a changed machine is believed after two or three runs, one odd run is not.
 _NEWEST_WEIGHT: Final = 0.5
+
+_SIZE: Final = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
+_SECONDS_MAX: Final = 1e9
 
 
 class EstimateStore:
@@ -73,13 +77,13 @@ class EstimateStore:
             if _pixels(key.rpartition("|")[2])
             and isinstance(values, list)
             and len(values) == 3
-            and all(isinstance(v, int | float) and math.isfinite(v) and v >= 0 for v in values)
+            and all(isinstance(v, int | float) and 0 <= v <= _SECONDS_MAX for v in values)
         }
 
 
 def _pixels(size: str) -> int:
-    width, _, height = size.partition("x")
-    return int(width) * int(height) if width.isdecimal() and height.isdecimal() else 0
+    match = _SIZE.fullmatch(size)
+    return int(match[1]) * int(match[2]) if match else 0
 
 
 def _blend(old: Estimate, new: Estimate) -> Estimate:

@@ -48,7 +48,7 @@ class Diary:
 
 # In the order in which they are tried: the most telling first. `said` is searched in what the engine said.
 _OUT_OF_MEMORY: Final = re.compile(
-    r"out of memory|OutOfDeviceMemory|OutOfHostMemory|ErrorOutOf\w*Memory|failed to allocate (?!.*pinned)"
+    r"out of memory|OutOfDeviceMemory|OutOfHostMemory|ErrorOutOf\w*Memory|failed to allocate "
     r"|alloc\w* (?:compute|params|runtime|partial|backend)[\w ]*failed|params buffer allocation failed"
     r"|too less memory|bad_alloc|cudaMalloc failed|hipErrorOutOfMemory|CUBLAS_STATUS_ALLOC_FAILED"
     r"|Insufficient Memory|kIOGPUCommandBufferCallbackErrorOutOfMemory",
@@ -73,6 +73,10 @@ _CORRUPT: Final = re.compile(
 _UNSUPPORTED: Final = re.compile(
     r"get sd version from file failed|init model loader from file failed|unsupported|unknown tensor|not compatible",
     re.IGNORECASE,
+)
+_PATH_QUOTED: Final = re.compile(r"'[^'\n]*[/\\]([^'/\\\n]*)'")
+_FOLDERS: Final = re.compile(
+    r"""(?<![\w.~])(?:[A-Za-z]:)?~?[/\\](?:[^\s/\\:'"()]+(?:\ [^\s/\\:'"()]+)?[/\\])+""", re.VERBOSE
 )
 _IMAGE: Final = re.compile(r"load image from '[^']*' failed|failed to encode (?:init|masked|reference) image")
 
@@ -101,6 +105,8 @@ def explain_failure(status: ExitStatus, diary: Diary) -> SDManagerError:
         An error of the closest type, with the engine's own reason in its message.
     """
     said = "\n".join([*diary.errors, *diary.warnings, diary.stderr_tail])
+    # Pinned memory is a luxury: the engine goes on without it.
+    said = "\n".join(line for line in said.split("\n") if "pinned memory" not in line)
     details: dict[str, object] = {
         "exit_code": status.code,
         "signal": status.signal,
@@ -132,6 +138,10 @@ def explain_failure(status: ExitStatus, diary: Diary) -> SDManagerError:
     if _IMAGE.search(said):
         return InputImageError("The engine could not read the input image.", details=details)
     reason = diary.errors[-1] if diary.errors else _last_line(diary.stderr_tail)
+    if status.code is None:
+        return GenerationError(
+            "The engine ended, but another part of this program took its exit status away.", details=details
+        )
     if status.code in {126, 127} and not diary.errors:
         return EngineNotRunnableError(
             f"The engine cannot be started: {_shorten(reason or 'no reason was given')}.", details=details
@@ -163,7 +173,7 @@ def _explain_model(diary: Diary, details: dict[str, object]) -> SDManagerError |
     for message in diary.errors:
         if _CORRUPT.search(message):
             return ModelCorruptError(
-                f"A model file is damaged or cut short: {_without_paths(message)}.", details=details
+                f"A model file is damaged or cut short: {_shorten(message)}.", details=details
             )
     if any(_UNKNOWN_FORMAT.match(warning) for warning in diary.warnings):
         return ModelCorruptError(
@@ -173,7 +183,7 @@ def _explain_model(diary: Diary, details: dict[str, object]) -> SDManagerError |
     for message in diary.errors:
         if _UNSUPPORTED.search(message):
             return ModelUnsupportedError(
-                f"This engine cannot tell what the model is: {_without_paths(message)}.", details=details
+                f"This engine cannot tell what the model is: {_shorten(message)}.", details=details
             )
     return None
 
@@ -214,11 +224,8 @@ def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def _without_paths(message: str) -> str:
-    """The message with each quoted path reduced to its last part: folders are the user's own business."""
-    return _shorten(re.sub(r"'[^']*[/\\]([^'/\\]*)'", r"'\1'", message))
-
-
 def _shorten(reason: str) -> str:
+    """The reason on one line of bounded length; of paths only the names, for folders are the user's own business."""
+    reason = _FOLDERS.sub("", _PATH_QUOTED.sub(r"'\1'", reason))
     reason = " ".join(reason.split()).rstrip(".: ")
     return reason if len(reason) <= _REASON_LENGTH else f"{reason[:_REASON_LENGTH]}…"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import warnings
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -31,7 +30,7 @@ from .png import is_whole_png
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Pillow raises for pictures above twice this many pixels and warns above it; here both are refused.
+# Pillow warns at more and refuses at much more; here all of them are refused.
 _PIXELS_MAX = 64 * 1024 * 1024
 
 # Larger than any rounding up of a size by the engine (the largest multiple of a known family is 64).
@@ -49,13 +48,11 @@ def open_input(source: Path | bytes, what: str) -> Image.Image:
         InputImageError: It is missing, unreadable, damaged, or far too large.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
             if picture.width * picture.height > _PIXELS_MAX:
                 raise Image.DecompressionBombError
             picture.load()
-            return ImageOps.exif_transpose(picture)
+            return _eight_bits(ImageOps.exif_transpose(picture))
     except FileNotFoundError:
         raise InputImageError(f"The {what} does not exist.", hint="Check the path.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -63,13 +60,26 @@ def open_input(source: Path | bytes, what: str) -> Image.Image:
             f"The {what} has too many pixels.",
             hint=f"Use one of at most {_PIXELS_MAX // 10**6} million pixels.",
         ) from None
-    except (UnidentifiedImageError, SyntaxError, ValueError):
+    except (UnidentifiedImageError, SyntaxError, ValueError, NotImplementedError):
         raise InputImageError(
             f"The {what} is no image that can be read.", hint="Use a PNG, JPEG or WebP file."
         ) from None
     except OSError as exc:
         reason = exc.strerror or "it is damaged or cut short"
         raise InputImageError(f"The {what} cannot be read: {reason}.", hint="Use another file.") from exc
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """The picture in a mode that converts well: Pillow clips 16 bits to 8 instead of scaling them."""
+    if picture.mode.startswith("I"):  # "I" has 32 bits, of which older versions of Pillow use 16 for a PNG
+        wide = picture.convert("I")
+        return (wide.point(lambda value: value / 257) if _brightest(wide) > 255 else wide).convert("L")
+    return picture.convert("RGB") if picture.mode == "LAB" else picture
+
+
+def _brightest(picture: Image.Image) -> float:
+    top = picture.getextrema()[1]
+    return top if isinstance(top, int | float) else 0.0
 
 
 def natural_size(picture: Image.Image, width: int, height: int) -> tuple[int, int]:

@@ -58,8 +58,12 @@ _PATTERN: Final = re.compile(
 
 _ESCAPE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
 
-# What the engine takes out of a prompt before it echoes it again: tags, weights, brackets and backslashes.
-_MARKUP: Final = re.compile(r"<[^<>]*>|:[+-]?[.\d]+\)|[\\()\[\]\s]|BREAK")
+# What the engine takes out of a prompt before it echoes it again.
+_TAG: Final = re.compile(r"<lora:[^>]*>")
+_MARKUP: Final = re.compile(r":[+-]?[.\d]+\)|[\\()\[\]\s]|BREAK")
+
+# Without any of these no line of a prompt can look like one of the engine's.
+_SUSPECT: Final = re.compile(r"\d/\d|INFO|WARN|ERROR")
 
 
 def _plain(text: str) -> str:
@@ -113,7 +117,9 @@ class OutputParser:
     def __init__(self, steps: int | None = None, prompt: str = "") -> None:
         self._lines = {"stdout": _Lines(), "stderr": _Lines()}
         self._max_steps = steps
-        self._echo = _bare(_ESCAPE.sub("", prompt))
+        prompt = _ESCAPE.sub("", prompt)
+        bare = {_bare(prompt), _bare(_TAG.sub("", prompt))}
+        self._echoes = [text for text in bare if _SUSPECT.search(text)]
         self._doubted: re.Match[str] | None = None
         self._image = 0
         self._sampling = False
@@ -142,16 +148,20 @@ class OutputParser:
             kind = match.lastgroup
             if kind is None:  # pragma: no cover - every alternative is named
                 continue
-            if self._echo and _bare(match.group()) in self._echo:
+            if self._echoes and self._is_echo(match.group()):
                 self._doubted = match if kind == "image" else self._doubted
                 continue
             if kind == "step" and self._doubted is not None and not self._sampling:
-                # A step that is no echo: the line before it was none either, though the prompt holds the same.
+                # This step is no echo, so the start of its image was none either, though the prompt holds it too.
                 events += filter(None, [self._on_image(self._doubted)])
             event = _HANDLERS[kind](self, match)
             if event is not None:
                 events.append(event)
         return events
+
+    def _is_echo(self, line: str) -> bool:
+        bare = _bare(line)
+        return any(bare in echo for echo in self._echoes)
 
     def _on_step(self, match: re.Match[str]) -> EngineOutput | None:
         step, total = int(match["step_n"]), int(match["step_of"])

@@ -109,7 +109,7 @@ class ProgressTracker:
                 if step == 1:  # image-to-image samples fewer steps than were asked for
                     self._steps = total
                 self._step = step
-                self._steps_done = (self._image - 1) * self._steps + step
+                self._steps_done = (max(self._image, 1) - 1) * self._steps + step
                 self._sampled_seconds = self._sampled_before + now - self._sampling_since
                 return self._snapshot(now)
             case out.DecodingStarted():
@@ -166,6 +166,11 @@ class ProgressTracker:
         return self._snapshot(now, loaded=(done, total))
 
     def _on_loaded(self, now: float) -> Snapshot | None:
+        if self._image and not self._step:
+            # Weights that came before an image's first step are no part of its steps.
+            self._sampling_since = now
+            if self._image == 1:
+                self._loading_until = now
         if self._before_load is None:
             return None
         self._enter(self._before_load, now)

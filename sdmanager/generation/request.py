@@ -35,6 +35,9 @@ COUNT_MAX = 5
 _CHOSEN_SEED_BITS = 32
 _SEED_MAX = 2**63 - 1 - COUNT_MAX
 
+# Python refuses to print integers of thousands of digits.
+_QUOTED_MAX = 10**30
+
 _SIZE_HINT = f"Sizes are multiples of {SIZE_MULTIPLE}, from {SIZE_MIN} to {SIZE_MAX} pixels."
 _HINTS = {
     "prompt": "Say what to draw, in a few words.",
@@ -52,7 +55,8 @@ def _explain(error: ErrorDetails) -> str:
     what = error["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
     # Only numbers are quoted back: a prompt or a path does not belong in an error message.
     given = error.get("input")
-    got = f", not {given}" if isinstance(given, int | float) and not isinstance(given, bool) else ""
+    quoted = isinstance(given, int | float) and not isinstance(given, bool) and not abs(given) > _QUOTED_MAX
+    got = f", not {given}" if quoted else ""
     return f"{where} {what[:1].lower()}{what[1:]}{got}".strip()
 
 
@@ -173,9 +177,13 @@ class ImageRequest(_Vocabulary):
 
     @field_validator("prompt", "negative_prompt", "sampler", "scheduler")
     @classmethod
-    def _no_nul(cls, value: str | None) -> str | None:
+    def _encodable(cls, value: str | None) -> str | None:
         if value is not None and "\0" in value:
             raise ValueError("must not contain a NUL character")
+        try:
+            (value or "").encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise ValueError("must not contain half a character (a lone surrogate)") from None
         return value
 
     @field_validator("prompt")

@@ -41,11 +41,17 @@ def check_writable(path: Path) -> None:
         OutputError: Its folder is missing or not writable, or the path is a folder.
     """
     folder = path.parent
-    if path.is_dir():
+    try:
+        is_folder, folder_exists, folder_is_folder = path.is_dir(), folder.exists(), folder.is_dir()
+    except OSError as exc:
+        raise OutputError(
+            f"The file {path.name!r} cannot be written: {exc.strerror}.", details={"path": str(path)}
+        ) from exc
+    if is_folder:
         problem = "it is a folder"
-    elif not folder.exists():
+    elif not folder_exists:
         problem = f"the folder {folder.name!r} does not exist"
-    elif not folder.is_dir():
+    elif not folder_is_folder:
         problem = f"{folder.name!r} is no folder"
     elif not os.access(folder, os.W_OK | os.X_OK):
         problem = f"the folder {folder.name!r} is not writable"

@@ -78,12 +78,12 @@ def _make(folder: Path) -> None:
             (staging / f"{name}.safetensors").write_bytes(data)
             sizes[name] = len(data)
         (staging / "sizes.json").write_text(json.dumps(sizes))
-        if folder.exists():
-            shutil.rmtree(folder)
+        if not _is_whole(folder):  # another process may have been first, and its engine may be reading by now
+            shutil.rmtree(folder, ignore_errors=True)
         try:
             staging.rename(folder)
         except OSError:
-            if not _is_whole(folder):  # another process may have been first
+            if not _is_whole(folder):
                 raise
     except OSError as exc:
         raise StorageError(

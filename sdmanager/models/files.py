@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class ModelFiles:
 
     Attributes:
         name: Shown to the user and kept in results.
-        files: Absolute path of each part. Either a whole ``model`` or a ``diffusion_model`` with what it needs;
+        files: Path of each part, made absolute. Either a whole ``model`` or a ``diffusion_model`` with what it needs;
             ``tae`` is the tiny autoencoder of previews, and decodes the picture too where no other VAE is there.
         defaults: What suits the model.
     """
@@ -75,7 +76,9 @@ class ModelFiles:
                 "A model needs a whole model file or a diffusion model file, and neither is given.",
                 hint="Use -m FILE, or --diffusion-model FILE with its text encoder and VAE.",
             )
-        object.__setattr__(self, "files", MappingProxyType(dict(self.files)))
+        # Absolute, because the engine runs in a folder of its own.
+        files = {role: Path(path).absolute() for role, path in self.files.items()}
+        object.__setattr__(self, "files", MappingProxyType(files))
 
     @property
     def has_own_decoder(self) -> bool:
@@ -102,7 +105,7 @@ class ModelFiles:
             details = {"role": str(role), "path": str(path)}
             try:
                 size = path.stat().st_size
-            except FileNotFoundError:
+            except (FileNotFoundError, ValueError):  # a name with a NUL cannot exist
                 raise ModelNotFoundError(f"{what} does not exist.", details=details) from None
             except OSError as exc:
                 raise ModelNotFoundError(f"{what} cannot be read: {exc.strerror}.", details=details) from exc
@@ -134,7 +137,10 @@ def resolve_model(model: str | os.PathLike[str] | ModelFiles | None, settings: S
     if isinstance(model, ModelFiles):
         resolved = model
     else:
-        path = Path(model).expanduser().absolute()
+        path = Path(model)
+        with contextlib.suppress(RuntimeError):  # '~name' of a user whom this machine does not know
+            path = path.expanduser()
+        path = path.absolute()
         resolved = ModelFiles(path.stem, {Role.MODEL: path})
     resolved.check()
     return resolved

@@ -81,15 +81,16 @@ class Process:
     def reap(self) -> bool:
         if not self._reaped:
             self._reap_leader()
-        with suppress(ChildProcessError):
-            # Where this process inherits orphans, they are its zombies.
-            while os.waitpid(-self.pid, os.WNOHANG)[0]:
-                pass
         try:
             os.killpg(self.pid, 0)
         except (ProcessLookupError, PermissionError):  # macOS answers EPERM for zombies
             return True
-        return not _has_living_members(self.pid)
+        gone = not _has_living_members(self.pid)
+        with suppress(ChildProcessError):
+            # Where this process inherits orphans, they are its zombies; after the look, since they may end now.
+            while os.waitpid(-self.pid, os.WNOHANG)[0]:
+                pass
+        return gone
 
     def close(self) -> tuple[int | None, int | None]:
         for stream in list(self._pipes):
@@ -212,8 +213,11 @@ def _has_living_members(group: int) -> bool:
     # Orphans wait as zombies for an init that may take seconds to reap them, or never does in a container.
     for pid in psutil.pids():
         with suppress(OSError, psutil.Error):
-            if os.getpgid(pid) == group and psutil.Process(pid).status() not in _DEAD:
-                return True
+            if os.getpgid(pid) == group:
+                process = psutil.Process(pid)
+                # A process whose first thread ended looks like a zombie while the others still hold its memory.
+                if process.status() not in _DEAD or process.num_threads() > 1:
+                    return True
     return False
 
 
