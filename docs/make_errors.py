@@ -8,7 +8,8 @@ from sdmanager import errors
 
 HEADER = """# Errors
 
-Each error has a type, a code (stable, for programs), an HTTP status and an exit code of the command line. Made by `docs/make_errors.py`.
+Each error has a type, a code (stable, for programs), an HTTP status and an exit code of the command line.
+Made by `docs/make_errors.py`.
 
 | type | code | exit | HTTP | meaning |
 | --- | --- | --- | --- | --- |

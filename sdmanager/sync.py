@@ -16,7 +16,6 @@ from sdmanager.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from concurrent.futures import Future
 
     from sdmanager.generation import Event, EventCallback, GenerationResult
 
@@ -32,7 +31,16 @@ class _LoopThread:
         self._thread: threading.Thread | None = None
         self.generators: dict[object, LocalGenerator] = {}
 
-    def submit(self, coroutine: Coroutine[object, object, T]) -> Future[T]:
+    def start(
+        self, coroutine: Coroutine[object, object, T], on_done: Callable[[], None]
+    ) -> asyncio.Task[T]:
+        """Start a task on the loop; ``on_done`` is called there once it has ended, however it did."""
+
+        async def begin() -> asyncio.Task[T]:
+            task = asyncio.create_task(coroutine)
+            task.add_done_callback(lambda _: on_done())
+            return task
+
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -40,7 +48,7 @@ class _LoopThread:
                     target=self._loop.run_forever, name="sdmanager-loop", daemon=True
                 )
                 self._thread.start()
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            return asyncio.run_coroutine_threadsafe(begin(), self._loop).result()
 
     def close(self) -> None:
         """Cancel what runs, wait for it, and end the thread; idempotent."""
@@ -121,17 +129,16 @@ def generate_image(
             on_preview(event)
 
     events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-    future = _thread.submit(_generate(request, model, engine, settings, events))
-    future.add_done_callback(lambda _: events.put(None))
+    task = _thread.start(_generate(request, model, engine, settings, events), lambda: events.put(None))
     try:
         while (event := events.get()) is not None:
             deliver(event)
     except BaseException:
-        future.cancel()
+        task.get_loop().call_soon_threadsafe(task.cancel)
         while events.get() is not None:  # until the engine has ended
             pass
         raise
-    return future.result()
+    return task.result()
 
 
 async def _generate(

@@ -16,6 +16,7 @@ from sdmanager.errors import EngineNotFoundError
 from sdmanager.models import demo_model
 from sdmanager.settings import Settings
 
+
 @pytest.fixture(scope="session")
 def engine_data() -> Path:
     """A data folder with an engine built by this package and the demo model; minutes the first time."""

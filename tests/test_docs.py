@@ -19,7 +19,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 def snippets(language: str) -> list:
     found = []
     for page in PAGES:
-        for index, match in enumerate(re.finditer(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)):
+        for index, match in enumerate(
+            re.finditer(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+        ):
             found.append(pytest.param(match[1], id=f"{page.name}-{index}"))
     return found
 
@@ -27,7 +29,12 @@ def snippets(language: str) -> list:
 @pytest.mark.parametrize("code", snippets("python"))
 def test_python(code: str, environment: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -38,7 +45,7 @@ def commands() -> list:
     for block in snippets("sh"):
         for line in block.values[0].splitlines():
             if line.startswith("sdmanager "):
-                found.append(pytest.param(shlex.split(line, comments=True), id=line[:60]))
+                found.append(pytest.param(shlex.split(line, comments=True), id=line[:60]))  # noqa: PERF401
     return found
 
 
@@ -50,7 +57,18 @@ def test_command(arguments: list[str], environment: dict[str, str], tmp_path: Pa
         where = args.index("-m")
         del args[where : where + 2]
     if "--init-image" in args:  # made by the command before it
-        made = [sys.executable, "-m", "sdmanager", "generate", "a cat", "--count", "3", "-o", "cat.png", "--quiet"]
+        made = [
+            sys.executable,
+            "-m",
+            "sdmanager",
+            "generate",
+            "a cat",
+            "--count",
+            "3",
+            "-o",
+            "cat.png",
+            "--quiet",
+        ]
         subprocess.run(made, env=environment, cwd=tmp_path, check=True)
     done = subprocess.run(
         [sys.executable, "-m", "sdmanager", *args],

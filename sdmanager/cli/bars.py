@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -18,6 +19,13 @@ _TITLES: Final = {"loading": "Loading", "diffusion": "Drawing", "decoding": "Dec
 _WIDTH: Final = 9
 
 
+def _knows_its_size() -> bool:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False
+
+
 def _bar(title: str, total: int, unit: str) -> tqdm[NoReturn]:
     from tqdm import tqdm
 
@@ -28,7 +36,8 @@ def _bar(title: str, total: int, unit: str) -> tqdm[NoReturn]:
         unit=unit,
         file=sys.stderr,
         disable=None,
-        dynamic_ncols=True,
+        # A terminal that does not know its size says 0, and tqdm would then draw nothing.
+        **({"dynamic_ncols": True} if _knows_its_size() else {"ncols": 79, "nrows": 24}),
         mininterval=0.05,
     )
 

@@ -136,7 +136,9 @@ def explain_failure(status: ExitStatus, diary: Diary) -> SDManagerError:
                 f"The engine refused an argument: {_shorten(refused[1])}.", details=details
             )
     if _IMAGE.search(said):
-        return InputImageError("The engine could not read the input image.", details=details)
+        return InputImageError(
+            "The engine could not read the input image.", hint="Use another picture.", details=details
+        )
     reason = diary.errors[-1] if diary.errors else _last_line(diary.stderr_tail)
     if status.code is None:
         return GenerationError(

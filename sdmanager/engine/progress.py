@@ -138,7 +138,7 @@ class ProgressTracker:
         )
 
     def learned(self) -> Estimate | None:
-        """What this run teaches about the next one like it, or None if it was not seen whole."""
+        """What this run, once finished, teaches about the next one like it; None if it was not seen whole."""
         if self._loading_until is None or not self._steps_done or not self._decoded:
             return None
         return Estimate(

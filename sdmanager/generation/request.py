@@ -15,6 +15,8 @@ from pydantic import (
     ModelWrapValidatorHandler,
     StrictBytes,
     ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
@@ -35,10 +37,13 @@ COUNT_MAX = 5
 _CHOSEN_SEED_BITS = 32
 _SEED_MAX = 2**63 - 1 - COUNT_MAX
 
+_REFUSED = "The request cannot be carried out: "
+
 # Python refuses to print integers of thousands of digits.
 _QUOTED_MAX = 10**30
 
 _SIZE_HINT = f"Sizes are multiples of {SIZE_MULTIPLE}, from {SIZE_MIN} to {SIZE_MAX} pixels."
+_HINT = "The limits of each field are in the documentation of ImageRequest."
 _HINTS = {
     "prompt": "Say what to draw, in a few words.",
     "width": _SIZE_HINT,
@@ -80,8 +85,8 @@ class _Vocabulary(BaseModel):
             errors = exc.errors(include_url=False)
             fields = [".".join(str(part) for part in error["loc"]) for error in errors]
             raise InvalidRequestError(
-                f"The request cannot be carried out: {'; '.join(map(_explain, errors))}.",
-                hint=next((_HINTS[field] for field in fields if field in _HINTS), None),
+                f"{_REFUSED}{'; '.join(map(_explain, errors))}.",
+                hint=next((_HINTS[field] for field in fields if field in _HINTS), _HINT),
                 details={"fields": fields},
             ) from None
 
@@ -193,11 +198,28 @@ class ImageRequest(_Vocabulary):
             raise ValueError("must not be empty")
         return value
 
-    @model_validator(mode="after")
-    def _mask_needs_image(self) -> Self:
-        if self.mask_image is not None and self.init_image is None:
-            raise ValueError("mask_image needs init_image")
-        return self
+    @field_validator("init_image", "mask_image", mode="before")
+    @classmethod
+    def _file_or_bytes(cls, value: object) -> object:
+        if value is not None and not isinstance(value, bytes | str | os.PathLike):
+            raise ValueError("must be a path or the bytes of an image file")
+        return value
+
+    @field_validator("previews", mode="wrap")
+    @classmethod
+    def _name_previews(cls, value: object, handler: ValidatorFunctionWrapHandler) -> PreviewOptions | None:
+        try:
+            options: PreviewOptions | None = handler(value)
+        except InvalidRequestError as exc:
+            raise ValueError(exc.message.removeprefix(_REFUSED).removesuffix(".")) from None
+        return options
+
+    @field_validator("mask_image")
+    @classmethod
+    def _mask_needs_image(cls, value: bytes | Path | None, info: ValidationInfo) -> bytes | Path | None:
+        if value is not None and info.data.get("init_image") is None:
+            raise ValueError("needs init_image")
+        return value
 
     def with_defaults(self, **defaults: object) -> ImageRequest:
         """The same request with a model's defaults in the fields that the caller left out."""

@@ -21,10 +21,24 @@ COMMAND = (sys.executable, "-m", "sdmanager")
 SMALL = ("-W", "64", "-H", "64", "--steps", "4")
 
 
-def run(environment: dict[str, str], *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    environment: dict[str, str], *arguments: str, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments], env=environment, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+        [*COMMAND, *arguments],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        picture.load()
+        return picture
 
 
 def leftovers(environment: dict[str, str]) -> list[Path]:
@@ -37,7 +51,7 @@ def test_a_prompt_becomes_a_file(environment: dict[str, str], tmp_path: Path) ->
     assert done.returncode == 0
     assert re.fullmatch(r"output\.png  64x64  seed 7  \d+\.\d s\n", done.stdout)
     assert done.stderr.splitlines() == [DEMO_NOTICE]
-    assert Image.open(tmp_path / "output.png").size == (64, 64)
+    assert opened(tmp_path / "output.png").size == (64, 64)
     assert leftovers(environment) == []
 
 
@@ -45,7 +59,7 @@ def test_a_batch_is_numbered(environment: dict[str, str], tmp_path: Path) -> Non
     done = run(environment, "generate", "x", *SMALL, "--count", "2", "-o", str(tmp_path / "cat.webp"))
     assert done.returncode == 0
     assert [path.name for path in sorted(tmp_path.glob("cat*"))] == ["cat_0.webp", "cat_1.webp"]
-    assert Image.open(tmp_path / "cat_1.webp").format == "WEBP"
+    assert opened(tmp_path / "cat_1.webp").format == "WEBP"
 
 
 def test_json_is_one_object_and_nothing_else(environment: dict[str, str], tmp_path: Path) -> None:
@@ -75,18 +89,27 @@ def test_previews_are_kept_and_make_a_timelapse(
     kept = sorted(path.name for path in (tmp_path / "p").iterdir())
     assert kept
     assert set(kept) <= {f"image1-step{step}.png" for step in range(10, 31)}
-    film = Image.open(tmp_path / f"t.{suffix}")
-    assert film.size == (128, 128)
-    assert film.n_frames == len(kept) + 1
+    with Image.open(tmp_path / f"t.{suffix}") as film:
+        assert film.size == (128, 128)
+        assert film.n_frames == len(kept) + 1
 
 
 def test_an_init_image_gives_the_size(environment: dict[str, str], tmp_path: Path) -> None:
     Image.effect_noise((100, 140), 90).convert("RGB").save(tmp_path / "start.png")
     done = run(
-        environment, "generate", "x", "--steps", "4", "--init-image", "start.png", "--strength", "0.5", cwd=tmp_path
+        environment,
+        "generate",
+        "x",
+        "--steps",
+        "4",
+        "--init-image",
+        "start.png",
+        "--strength",
+        "0.5",
+        cwd=tmp_path,
     )
     assert done.returncode == 0
-    assert Image.open(tmp_path / "output.png").size == (96, 136)
+    assert opened(tmp_path / "output.png").size == (96, 136)
 
 
 BAD = {
@@ -147,7 +170,7 @@ def test_an_error_in_json(environment: dict[str, str]) -> None:
 
 ENGINES = {
     "missing": (31, "no engine"),
-    "folder": (31, ""),
+    "folder": (32, "folder"),
     "not executable": (32, "not executable"),
     "text": (32, ""),
     "another program": (30, "not stable-diffusion.cpp"),

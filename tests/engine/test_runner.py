@@ -49,7 +49,9 @@ DEADLINE = 20.0
 
 
 def request(**fields: object) -> ImageRequest:
-    return ImageRequest(**{"prompt": "a lighthouse", "width": 64, "height": 64, "steps": 4, "seed": 7} | fields)
+    return ImageRequest(
+        **{"prompt": "a lighthouse", "width": 64, "height": 64, "steps": 4, "seed": 7} | fields
+    )
 
 
 def leftovers(settings: Settings) -> list[Path]:
@@ -131,7 +133,9 @@ async def test_a_seed_that_is_not_given_is_chosen_and_known(settings: Settings, 
     assert again.image.to_pil().tobytes() == result.image.to_pil().tobytes()
 
 
-async def test_a_size_that_the_model_cannot_do_exactly_is_still_what_was_asked_for(settings: Settings) -> None:
+async def test_a_size_that_the_model_cannot_do_exactly_is_still_what_was_asked_for(
+    settings: Settings,
+) -> None:
     result = await LocalGenerator(settings=settings).generate(request(width=72, height=104))
     assert result.image.to_pil().size == (72, 104)
 
@@ -191,7 +195,9 @@ async def test_image_to_image_and_inpainting(settings: Settings, tmp_path: Path)
     masked = await generator.generate(request(init_image=start, strength=0.5, mask_image=mask.getvalue()))
     assert plain.image.png != changed.image.png
     assert changed.image.to_pil().size == masked.image.to_pil().size == (64, 64)
-    totals = {e.total_steps for e in events if isinstance(e, Progress) and e.stage is Stage.DIFFUSION and e.step}
+    totals = {
+        e.total_steps for e in events if isinstance(e, Progress) and e.stage is Stage.DIFFUSION and e.step
+    }
     assert len(totals) == 1
     assert totals.pop() < 4
 
@@ -330,7 +336,9 @@ else:
 
 
 @pytest.mark.parametrize("size", ["4k", "20k"])
-async def test_a_full_disk_is_an_error_and_never_a_picture(settings: Settings, tmp_path: Path, size: str) -> None:
+async def test_a_full_disk_is_an_error_and_never_a_picture(
+    settings: Settings, tmp_path: Path, size: str
+) -> None:
     full = tmp_path / "full"
     full.mkdir()
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]

@@ -1,0 +1,186 @@
+"""The watcher: only whole pictures, only the newest, and never a reason to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import threading
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from sdmanager import ImageRequest, LocalGenerator, PreviewOptions
+from sdmanager.engine.png import is_whole_png
+from sdmanager.engine.previews import PreviewWatcher
+from sdmanager.generation import Event, ImageData, Preview
+from sdmanager.settings import Settings
+
+DEADLINE = 5.0
+
+
+def picture(shade: int, size: int = 32) -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise((size, size), 50 + shade).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class Screen:
+    """Takes what is published and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[int, int, int, ImageData]] = []
+        self._changed = asyncio.Event()
+
+    def show(self, step: int, total: int, image: int, data: ImageData) -> None:
+        self.shown.append((step, total, image, data))
+        self._changed.set()
+
+    async def wait_for(self, count: int) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while len(self.shown) < count:
+                self._changed.clear()
+                await self._changed.wait()
+
+    @property
+    def steps(self) -> list[int]:
+        return [step for step, *_ in self.shown]
+
+
+@asynccontextmanager
+async def watching(path: Path, options: PreviewOptions, steps: int = 20):
+    screen = Screen()
+    watcher = PreviewWatcher(path, options, steps, screen.show)
+    task = asyncio.create_task(watcher.run())
+    try:
+        yield watcher, screen
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def settle() -> None:
+    """Long enough for the watcher to give up on a file that does not become whole."""
+    await asyncio.sleep(0.15)
+
+
+async def test_steps_of_the_stride_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    async with watching(path, PreviewOptions(stride=3, format="png"), steps=8) as (watcher, screen):
+        for step in range(1, 9):
+            path.write_bytes(picture(step))
+            before = len(screen.shown)
+            watcher.on_step(step, 8, 1)
+            if step in {3, 6, 8}:
+                await screen.wait_for(before + 1)
+            else:
+                await asyncio.sleep(0)
+    assert screen.steps == [3, 6, 8]
+    assert screen.shown[0][1:3] == (8, 1)
+
+
+async def test_the_first_ones_can_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    async with watching(path, PreviewOptions(stride=1, skip_first=2), steps=4) as (watcher, screen):
+        for step in range(1, 5):
+            path.write_bytes(picture(step))
+            watcher.on_step(step, 4, 1)
+            await screen.wait_for(max(step - 2, 0))
+    assert screen.steps == [3, 4]
+
+
+async def test_torn_empty_missing_and_foreign_files_are_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    whole = picture(1)
+    async with watching(path, PreviewOptions(stride=1)) as (watcher, screen):
+        for step, data in enumerate(
+            [None, b"", whole[:-1], whole[: len(whole) // 2], b"no picture"], start=1
+        ):
+            path.unlink(missing_ok=True)
+            if data is not None:
+                path.write_bytes(data)
+            watcher.on_step(step, 20, 1)
+            await settle()
+        assert screen.shown == []
+        path.write_bytes(whole)
+        watcher.on_step(6, 20, 1)
+        await screen.wait_for(1)
+    assert screen.steps == [6]
+
+
+async def test_a_file_that_becomes_whole_a_moment_later_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    whole = picture(1)
+    async with watching(path, PreviewOptions(stride=1)) as (watcher, screen):
+        path.write_bytes(whole[:100])
+        watcher.on_step(1, 20, 1)
+        await asyncio.sleep(0.02)
+        path.write_bytes(whole)
+        await screen.wait_for(1)
+    assert screen.steps == [1]
+
+
+async def test_an_engine_that_writes_after_the_bar_is_followed_too(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    async with watching(path, PreviewOptions(stride=2)) as (watcher, screen):
+        for step in range(1, 7):
+            watcher.on_step(step, 20, 1)
+            await settle()
+            if step % 2 == 0:
+                path.write_bytes(picture(step))
+    assert screen.steps == [3, 5]
+
+
+async def test_only_the_newest_waits_while_one_is_being_encoded(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    async with watching(path, PreviewOptions(stride=1, format="webp"), steps=50) as (watcher, screen):
+        for step in range(1, 51):
+            path.write_bytes(picture(step, size=256))
+            watcher.on_step(step, 50, 1)
+            await asyncio.sleep(0)
+        await settle()
+    assert screen.steps == sorted(set(screen.steps))
+    assert screen.steps[-1] == 50
+    assert len(screen.steps) < 50
+
+
+async def test_the_real_writer_against_a_fast_reader(settings: Settings) -> None:
+    """What passes the walk over the chunks decodes; and the user sees at least nine of ten frames."""
+    seen: dict[str, bytes] = {}
+    torn = 0
+    ended = threading.Event()
+
+    def read_fast() -> None:
+        nonlocal torn
+        while not ended.is_set():
+            for path in settings.jobs_dir.glob("*/preview.png"):
+                try:
+                    data = path.read_bytes()
+                except OSError:
+                    continue
+                if is_whole_png(data):
+                    seen.setdefault(hashlib.sha256(data).hexdigest(), data)
+                else:
+                    torn += 1
+            time.sleep(0.001)
+
+    events: list[Event] = []
+    options = PreviewOptions(method="tae", stride=1, format="png")
+    request = ImageRequest(prompt="x", width=320, height=320, steps=10, seed=1, previews=options)
+    reader = threading.Thread(target=read_fast)
+    reader.start()
+    try:
+        await LocalGenerator(settings=settings).generate(request, events.append)
+    finally:
+        ended.set()
+        reader.join()
+    for data in seen.values():
+        Image.open(io.BytesIO(data)).load()
+    previews = [event for event in events if isinstance(event, Preview)]
+    for preview in previews:
+        Image.open(io.BytesIO(preview.image.data)).load()
+    shown = {hashlib.sha256(preview.image.data).hexdigest() for preview in previews}
+    assert len(seen) >= 8
+    assert len(shown) == len(previews) >= 0.9 * len(seen)
