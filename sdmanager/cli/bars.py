@@ -115,12 +115,12 @@ class BuildBar:
         if progress.phase != self._phase:
             self.close()
             self._phase = progress.phase
-            print(f"{progress.phase.capitalize()}: {progress.message}", file=sys.stderr)
-            if progress.total:
-                self._bar = _bar("Building", progress.total, "file")
-        if self._bar is None and progress.total:
-            self._bar = _bar("Building", progress.total, "file")
-        if self._bar is not None and progress.total:
+            if progress.phase == "compiling":
+                print("Compiling stable-diffusion.cpp (once; two to four minutes)", file=sys.stderr)
+                self._bar = _bar("Compiling", progress.total, "file")
+            else:
+                print(f"{progress.phase.capitalize()}: {progress.message}", file=sys.stderr)
+        if self._bar is not None:
             self._bar.total = progress.total
             self._bar.update(max(progress.step - self._bar.n, 0))
 

@@ -65,8 +65,10 @@ _ARGUMENT: Final = re.compile(r"^error: (.*)", re.DOTALL)
 _FILE_MISSING: Final = re.compile(r"^file (.*) not found$")
 _UNKNOWN_FORMAT: Final = re.compile(r"^unknown format (.*)$")
 _TENSOR_MISSING: Final = re.compile(r"tensor '([^']+)' not in model (?:file|metadata)")
+# The older build loads in threads that spoil each other's "read tensor data failed" about once in six runs.
 _CORRUPT: Final = re.compile(
-    r"read tensor data failed|data offsets out of bounds|incomplete file|not a valid GGUF|read meta data failed"
+    r"read tensor data failed|load tensors from file failed"
+    r"|data offsets out of bounds|incomplete file|not a valid GGUF|read meta data failed"
     r"|failed to open|invalid header|json parse|size mismatch|tensor '.*' has wrong shape|wrong shape",
     re.IGNORECASE,
 )

@@ -442,3 +442,26 @@ async def test_a_killed_manager_leaves_no_engine_and_its_folder_is_swept(
     assert leftovers(settings)
     await LocalGenerator(settings=settings).prepare()
     assert leftovers(settings) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["hang", "stubborn", "flood", "grandchild"])
+async def test_a_hundred_cancels_at_random_points(
+    settings: Settings, fake_engine: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    quick = replace(settings, stop_grace=0.2)
+    generator = LocalGenerator(engine=fake_engine, settings=quick)
+    await generator.prepare()
+    rng = random.Random(mode)
+    for _ in range(100):
+        monkeypatch.setenv("FAKE_ENGINE", mode)
+        task = asyncio.create_task(generator.generate(request()))
+        await asyncio.sleep(rng.uniform(0, 0.25))
+        task.cancel()
+        async with asyncio.timeout(quick.stop_grace + 2):
+            await asyncio.wait([task])
+        assert task.cancelled()
+        assert leftovers(quick) == []
+    assert children() == []
+    monkeypatch.setenv("FAKE_ENGINE", "draws")
+    assert (await generator.generate(request())).images
