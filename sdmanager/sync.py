@@ -31,9 +31,7 @@ class _LoopThread:
         self._thread: threading.Thread | None = None
         self.generators: dict[object, LocalGenerator] = {}
 
-    def start(
-        self, coroutine: Coroutine[object, object, T], on_done: Callable[[], None]
-    ) -> asyncio.Task[T]:
+    def start(self, coroutine: Coroutine[object, object, T], on_done: Callable[[], None]) -> asyncio.Task[T]:
         """Start a task on the loop; ``on_done`` is called there once it has ended, however it did."""
 
         async def begin() -> asyncio.Task[T]:

@@ -19,6 +19,9 @@ _PREVIEW_METHODS: Final = ("none", "auto", "proj", "tae", "vae")
 _COMPONENTS: Final = ("diffusion_model", "clip_l", "clip_g", "t5xxl", "llm", "vae", "tae")
 _MODEL_URL: Final = "https://huggingface.co/Green-Sky/SD-Turbo-GGUF/resolve/main/sd_turbo-f16-q8_0.gguf"
 
+# Options that are not given are not there at all, and show no "(default: …)" in the help.
+_UNSET: Final = argparse.SUPPRESS
+
 DEMO_NOTICE: Final = (
     "No model was given, so this picture is noise from the model 'demo'. For a real one: "
     f"curl -LO {_MODEL_URL}  and add  -m sd_turbo-f16-q8_0.gguf --steps 4 --cfg-scale 1"
@@ -38,76 +41,99 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("prompt", metavar="PROMPT", help="what to draw")
     parser.set_defaults(run=_generate)
-    quiet = argparse.SUPPRESS  # no "(default: …)" behind the option
+    for add_group in (_add_output, _add_model, _add_picture, _add_start, _add_previews, _add_memory):
+        add_group(parser)
 
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument(
         "-o", "--output", metavar="FILE", type=Path, default=Path("output.png"),
         help="png, jpg or webp; several images become FILE_0, FILE_1, …; replaced only by a whole picture",
     )  # fmt: skip
-    output.add_argument("--json", action="store_true", help="print one JSON object on stdout", default=quiet)
-    output.add_argument("--quiet", action="store_true", help="no bars, no notices", default=quiet)
-    output.add_argument("--verbose", action="store_true", help="show all the engine prints", default=quiet)
+    output.add_argument("--json", action="store_true", help="print one JSON object on stdout", default=_UNSET)
+    output.add_argument("--quiet", action="store_true", help="no bars, no notices", default=_UNSET)
+    output.add_argument("--verbose", action="store_true", help="show all the engine prints", default=_UNSET)
 
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model (without one: 'demo', made locally, whose pictures are noise)")
-    model.add_argument("-m", "--model", metavar="FILE", help="a whole model, or 'demo'", default=quiet)
+    model.add_argument("-m", "--model", metavar="FILE", help="a whole model, or 'demo'", default=_UNSET)
     for name in _COMPONENTS:
         model.add_argument(
             f"--{name.replace('_', '-')}",
             metavar="FILE",
             type=Path,
-            default=quiet,
+            default=_UNSET,
             help=_COMPONENT_HELP[name],
         )
 
+
+def _add_picture(parser: argparse.ArgumentParser) -> None:
     picture = parser.add_argument_group(
         "picture (what is not given is the model's own, else the default here)"
     )
-    picture.add_argument("-n", "--negative-prompt", metavar="TEXT", help="what to keep out", default=quiet)
-    picture.add_argument("-W", "--width", metavar="PX", type=int, help="64-4096, by 8; 512", default=quiet)
-    picture.add_argument("-H", "--height", metavar="PX", type=int, help="64-4096, by 8; 512", default=quiet)
-    picture.add_argument("--steps", metavar="N", type=int, help="sampling steps; 20", default=quiet)
-    picture.add_argument("--cfg-scale", metavar="X", type=float, help="guidance; 7.5", default=quiet)
-    picture.add_argument("--seed", metavar="N", type=int, help="chosen and reported if absent", default=quiet)
-    picture.add_argument("--sampler", metavar="NAME", help="the engine's name, e.g. euler_a", default=quiet)
-    picture.add_argument("--scheduler", metavar="NAME", help="the engine's name, e.g. karras", default=quiet)
-    picture.add_argument("--clip-skip", metavar="N", type=int, help="CLIP layers to ignore", default=quiet)
+    picture.add_argument("-n", "--negative-prompt", metavar="TEXT", help="what to keep out", default=_UNSET)
+    picture.add_argument("-W", "--width", metavar="PX", type=int, help="64-4096, by 8; 512", default=_UNSET)
+    picture.add_argument("-H", "--height", metavar="PX", type=int, help="64-4096, by 8; 512", default=_UNSET)
+    picture.add_argument("--steps", metavar="N", type=int, help="sampling steps; 20", default=_UNSET)
+    picture.add_argument("--cfg-scale", metavar="X", type=float, help="guidance; 7.5", default=_UNSET)
     picture.add_argument(
-        "--count", metavar="N", type=int, default=quiet, help="1-5 images, seeds N, N+1, …, after one load; 1"
+        "--seed", metavar="N", type=int, help="chosen and reported if absent", default=_UNSET
+    )
+    picture.add_argument("--sampler", metavar="NAME", help="the engine's name, e.g. euler_a", default=_UNSET)
+    picture.add_argument("--scheduler", metavar="NAME", help="the engine's name, e.g. karras", default=_UNSET)
+    picture.add_argument("--clip-skip", metavar="N", type=int, help="CLIP layers to ignore", default=_UNSET)
+    picture.add_argument(
+        "--count",
+        metavar="N",
+        type=int,
+        default=_UNSET,
+        help="1-5 images, seeds N, N+1, …, after one load; 1",
     )
 
+
+def _add_start(parser: argparse.ArgumentParser) -> None:
     start = parser.add_argument_group("starting from a picture")
     start.add_argument(
-        "--init-image", metavar="FILE", type=Path, default=quiet,
+        "--init-image", metavar="FILE", type=Path, default=_UNSET,
         help="picture to start from; gives the size where none is given",
     )  # fmt: skip
-    start.add_argument("--mask", metavar="FILE", type=Path, help="white marks what is redrawn", default=quiet)
     start.add_argument(
-        "--strength", metavar="X", type=float, help="0-1, how far from it; 0.75", default=quiet
+        "--mask", metavar="FILE", type=Path, help="white marks what is redrawn", default=_UNSET
+    )
+    start.add_argument(
+        "--strength", metavar="X", type=float, help="0-1, how far from it; 0.75", default=_UNSET
     )
 
+
+def _add_previews(parser: argparse.ArgumentParser) -> None:
     previews = parser.add_argument_group("watching it form")
     previews.add_argument(
-        "--preview", choices=_PREVIEW_METHODS, default=quiet,
+        "--preview", choices=_PREVIEW_METHODS, default=_UNSET,
         help="proj: nearly free, one eighth of the size; tae, vae: sharp and dear; auto",
     )  # fmt: skip
-    previews.add_argument("--preview-stride", metavar="N", type=int, help="steps between two", default=quiet)
-    previews.add_argument("--preview-dir", metavar="DIR", type=Path, help="keep every preview", default=quiet)
+    previews.add_argument("--preview-stride", metavar="N", type=int, help="steps between two", default=_UNSET)
     previews.add_argument(
-        "--timelapse", metavar="FILE", type=Path, default=quiet,
+        "--preview-dir", metavar="DIR", type=Path, help="keep every preview", default=_UNSET
+    )
+    previews.add_argument(
+        "--timelapse", metavar="FILE", type=Path, default=_UNSET,
         help="webp or gif: one animation of the previews and the picture",
     )  # fmt: skip
 
+
+def _add_memory(parser: argparse.ArgumentParser) -> None:
     memory = parser.add_argument_group("memory and speed")
-    memory.add_argument("--offload-to-cpu", action="store_true", help="weights stay in RAM", default=quiet)
-    memory.add_argument("--clip-on-cpu", action="store_true", help="text encoder on the CPU", default=quiet)
-    memory.add_argument("--vae-on-cpu", action="store_true", help="VAE on the CPU", default=quiet)
-    memory.add_argument("--vae-tiling", action="store_true", help="decode in tiles", default=quiet)
+    memory.add_argument("--offload-to-cpu", action="store_true", help="weights stay in RAM", default=_UNSET)
+    memory.add_argument("--clip-on-cpu", action="store_true", help="text encoder on the CPU", default=_UNSET)
+    memory.add_argument("--vae-on-cpu", action="store_true", help="VAE on the CPU", default=_UNSET)
+    memory.add_argument("--vae-tiling", action="store_true", help="decode in tiles", default=_UNSET)
     memory.add_argument(
-        "--diffusion-fa", action="store_true", help="flash attention in the diffusion model", default=quiet
+        "--diffusion-fa", action="store_true", help="flash attention in the diffusion model", default=_UNSET
     )
-    memory.add_argument("--max-vram", metavar="GIB", type=float, help="VRAM budget", default=quiet)
-    memory.add_argument("-t", "--threads", metavar="N", type=int, help="CPU threads", default=quiet)
+    memory.add_argument("--max-vram", metavar="GIB", type=float, help="VRAM budget", default=_UNSET)
+    memory.add_argument("-t", "--threads", metavar="N", type=int, help="CPU threads", default=_UNSET)
 
 
 _COMPONENT_HELP: Final = {

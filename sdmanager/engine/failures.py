@@ -19,6 +19,7 @@ from sdmanager.errors import (
     ModelCorruptError,
     ModelNotFoundError,
     ModelUnsupportedError,
+    NoImageError,
     SDManagerError,
     StorageError,
 )
@@ -106,9 +107,7 @@ def explain_failure(status: ExitStatus, diary: Diary) -> SDManagerError:
     Returns:
         An error of the closest type, with the engine's own reason in its message.
     """
-    said = "\n".join([*diary.errors, *diary.warnings, diary.stderr_tail])
-    # Pinned memory is a luxury: the engine goes on without it.
-    said = "\n".join(line for line in said.split("\n") if "pinned memory" not in line)
+    said = _all_said(diary)
     details: dict[str, object] = {
         "exit_code": status.code,
         "signal": status.signal,
@@ -154,6 +153,35 @@ def explain_failure(status: ExitStatus, diary: Diary) -> SDManagerError:
     if not diary.errors and not reason:
         return GenerationError(f"The engine {ended} and gave no reason.", details=details)
     return GenerationError(f"The engine {ended}: {_shorten(reason)}.", details=details)
+
+
+def explain_picture(error: GenerationError, diary: Diary) -> GenerationError:
+    """The error behind a picture that is missing, cut or blank although the engine ended well.
+
+    Args:
+        error: What is wrong with the picture.
+        diary: What the engine said.
+
+    Returns:
+        That error, or a closer one: memory that ran out has been reported as a grey picture with exit code 0.
+    """
+    said = _all_said(diary)
+    memory = _OUT_OF_MEMORY.search(said)
+    if memory:
+        return EngineOutOfMemoryError(
+            f"The engine ran out of memory: {_line_of(said, memory)}.", details=error.details
+        )
+    if isinstance(error, NoImageError) and diary.errors:
+        return NoImageError(
+            f"The engine wrote no image: {_shorten(diary.errors[-1])}.", details=error.details
+        )
+    return error
+
+
+def _all_said(diary: Diary) -> str:
+    said = "\n".join([*diary.errors, *diary.warnings, diary.stderr_tail])
+    # Pinned memory is a luxury: the engine goes on without it.
+    return "\n".join(line for line in said.split("\n") if "pinned memory" not in line)
 
 
 def _explain_model(diary: Diary, details: dict[str, object]) -> SDManagerError | None:

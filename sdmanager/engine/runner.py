@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from sdmanager.errors import (
     EngineNotFoundError,
     EngineNotRunnableError,
-    NoImageError,
+    GenerationError,
     SDManagerError,
     StorageError,
-    TruncatedImageError,
 )
 from sdmanager.generation import (
     Cancelled,
@@ -36,7 +35,7 @@ from sdmanager.process import child_environment, spawn
 
 from . import output as out
 from .arguments import INIT_NAME, MASK_NAME, PREVIEW_NAME, build_invocation, output_name
-from .failures import Diary, explain_failure
+from .failures import Diary, explain_failure, explain_picture
 from .images import check_result, fit_input, natural_size, open_input
 from .jobs import JobFolder
 from .parser import OutputParser
@@ -134,7 +133,9 @@ class _Execution:
         self._watcher: PreviewWatcher | None = None
         self._stage: Stage | None = None
         self._tracker = ProgressTracker(self._request.steps, self._request.count, None)
-        self._parser = OutputParser(self._request.steps, self._request.prompt)
+        self._parser = OutputParser(
+            self._request.steps, f"{self._request.prompt}\n{self._request.negative_prompt}"
+        )
 
     @property
     def _elapsed(self) -> float:
@@ -293,12 +294,15 @@ class _Execution:
                 )
                 for index in range(request.count)
             )
-        except (TruncatedImageError, NoImageError) as exc:
+        except GenerationError as exc:
             if shutil.disk_usage(folder.path).free < _FULL_DISK_BYTES:
                 raise StorageError(
                     "The image could not be written whole: the disk that holds the cache folder is full."
                 ) from exc
-            raise
+            closer = explain_picture(exc, self._diary)
+            if closer is exc:
+                raise
+            raise closer from exc
 
     def _learn(self) -> None:
         seen = self._tracker.learned()

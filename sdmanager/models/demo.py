@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import tempfile
+import time
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,12 +27,16 @@ if TYPE_CHECKING:
 DEMO_NAME: Final = "demo"
 
 # Part of the folder's name: raise it when the weights change, so that an older demo model is not reused.
-_REVISION: Final = 1
+_REVISION: Final = 2
 _SEED: Final = 20260
 _ROLE_OF_FILE: Final = {"diffusion_model": "diffusion_model", "llm": "llm", "tae": "tae"}
 
-# Starts the decoder at mid-grey, so that the picture is not clipped to one colour.
-_LAST_DECODER_BIAS: Final = 0.5
+# The decoder's last layer starts at mid-grey with little contrast, so that colours are not clipped.
+_LAST_BIAS: Final = 0.5
+_LAST_GAIN: Final = 0.3
+
+# A staging folder this old is left from a process that was killed.
+_STALE_SECONDS: Final = 3600.0
 
 
 def demo_paths(models_dir: Path) -> dict[str, Path]:
@@ -65,16 +70,14 @@ def _make(folder: Path) -> None:
     staging: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f".{DEMO_NAME}-*"):
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         sizes = {}
         for name, tensors in layout["files"].items():
-            biases = {_last_decoder_bias(tensors): _LAST_DECODER_BIAS}
-            data = save(
-                {
-                    t: _weights(rng, dtype, shape, t.endswith(".bias"), biases.get(t, 0.0))
-                    for t, (dtype, shape) in tensors.items()
-                }
-            )
+            last = _last_decoder_layer(tensors)
+            data = save({t: _weights(rng, t, *spec, last=t.startswith(last)) for t, spec in tensors.items()})
             (staging / f"{name}.safetensors").write_bytes(data)
             sizes[name] = len(data)
         (staging / "sizes.json").write_text(json.dumps(sizes))
@@ -95,23 +98,24 @@ def _make(folder: Path) -> None:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _last_decoder_bias(tensors: Iterable[str]) -> str | None:
-    """The bias of the autoencoder's last layer, or None in a file that holds no decoder."""
-    biases = (name for name in tensors if name.startswith("decoder.") and name.endswith(".bias"))
-    return max(
-        biases, key=lambda name: [int(part) for part in name.split(".") if part.isdigit()], default=None
+def _last_decoder_layer(tensors: Iterable[str]) -> str:
+    """Prefix of the autoencoder's last layer; of no tensor in a file that holds no decoder."""
+    layers = (name.rpartition(".")[0] for name in tensors if name.startswith("decoder."))
+    last = max(
+        layers, key=lambda name: [int(part) for part in name.split(".") if part.isdigit()], default="none"
     )
+    return f"{last}."
 
 
 def _weights(
-    rng: np.random.Generator, dtype: str, shape: list[int], is_bias: bool, bias: float
+    rng: np.random.Generator, name: str, dtype: str, shape: list[int], *, last: bool
 ) -> NDArray[np.float16 | np.float32]:
     import numpy as np
 
     target = np.float16 if dtype == "F16" else np.float32
-    if is_bias:
-        return np.full(shape, bias, dtype=target)
+    if name.endswith(".bias"):
+        return np.full(shape, _LAST_BIAS if last else 0.0, dtype=target)
     if len(shape) == 1:  # norms
         return np.ones(shape, dtype=target)
-    fan_in = math.prod(shape[1:])
-    return (rng.standard_normal(shape, dtype=np.float32) / math.sqrt(fan_in)).astype(target)
+    scale = (_LAST_GAIN if last else 1.0) / math.sqrt(math.prod(shape[1:]))  # 1/sqrt(fan in)
+    return (rng.standard_normal(shape, dtype=np.float32) * np.float32(scale)).astype(target)

@@ -102,8 +102,10 @@ def main() -> int:
     misbehave(mode, "decoding")
     for image in range(1, count + 1):
         info(f"latent {image} decoded, taking 0.01s")
+    if mode == "grey-memory":
+        error("ggml_gallocr_reserve_n: failed to allocate Vulkan0 buffer of size 4831838208")
     for image in range(count):
-        data = png(width, height, grey=mode == "grey")
+        data = png(width, height, grey=mode.startswith("grey"))
         if mode == "truncated":
             data = data[: len(data) // 2]
         if mode != "noimage":
