@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("sdmanager.engine")
 
-# The engine writes a preview just before it prints the step's bar, so that a step is the moment to look. A torn
-# read then means that the next preview is being written already: look again after this many seconds.
+# The engines that are known write a preview just before they print the step's bar, so that a step is the moment
+# to look. A torn file is then the next one being written, and an old file an engine that writes it after the bar:
+# look again after this many seconds.
 _RETRY_SECONDS: Final = 0.005
 _RETRIES: Final = 10
 
@@ -88,20 +89,20 @@ class PreviewWatcher:
             self._publish(step, total_steps, image, picture)
 
     async def _read_whole(self) -> bytes | None:
+        """The file once it is new and whole, or None where it does not become so in time."""
         for _ in range(_RETRIES):
             try:
                 stat = self._path.stat()
                 signature = (stat.st_mtime_ns, stat.st_size)
-                if signature == self._seen:
-                    return None
-                data = self._path.read_bytes()
+                if signature != self._seen:
+                    data = self._path.read_bytes()
+                    if is_whole_png(data):
+                        self._seen = signature
+                        return data
             except FileNotFoundError:
-                return None
+                pass
             except OSError as exc:
                 _log.debug("preview unreadable: %s", exc)
                 return None
-            if is_whole_png(data):
-                self._seen = signature
-                return data
             await asyncio.sleep(_RETRY_SECONDS)
         return None

@@ -168,7 +168,7 @@ async def test_the_real_writer_against_a_fast_reader(settings: Settings) -> None
 
     events: list[Event] = []
     options = PreviewOptions(method="tae", stride=1, format="png")
-    request = ImageRequest(prompt="x", width=320, height=320, steps=10, seed=1, previews=options)
+    request = ImageRequest(prompt="x", width=128, height=128, steps=10, seed=1, previews=options)
     reader = threading.Thread(target=read_fast)
     reader.start()
     try:

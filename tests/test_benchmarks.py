@@ -1,0 +1,76 @@
+"""The benchmarks run and print what they promise. Never what they measure: no test asserts a time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+FIGURES = {
+    "startup": {
+        "import_sdmanager_added",
+        "sdmanager_version_added",
+        "from_sdmanager_import_generate_image_added",
+    },
+    "guard": {"added_by_spawn", "until_spawn_returns"},
+    "parser": {
+        "all_stdout",
+        "drawings_only",
+        "a_thousand_steps",
+        "memory_growth_transcripts",
+        "memory_growth_bars",
+        "memory_growth_one_line",
+    },
+    "overhead": {
+        "replaying_engine_added",
+        "replaying_engine_noise",
+        "64x64_4_steps_added",
+        "64x64_4_steps_ratio",
+        "64x64_4_steps_noise",
+    },
+    "batch": {"batch_to_single_runs"},
+    "latency": {
+        "step_to_callback_loop_p95",
+        "step_to_callback_blocking_p95",
+        "preview_to_callback_png_file_first_p95",
+        "preview_to_callback_png_bar_first_p95",
+        "preview_to_callback_jpeg_file_first_p95",
+        "preview_to_callback_jpeg_bar_first_p95",
+        "engine_with_proj_to_without_wall",
+        "engine_with_proj_to_without_sampling",
+        "engine_without_proj_to_itself_wall",
+        "engine_without_proj_to_itself_sampling",
+    },
+}
+NEED_NO_ENGINE = ("startup", "guard", "parser")
+
+
+def check(report: dict[str, dict[str, dict[str, object]]], name: str) -> None:
+    assert report["benchmark"] == name
+    assert set(report["figures"]) == FIGURES[name]
+    for figure in report["figures"].values():
+        assert isinstance(figure["value"], float)
+        assert figure["unit"]
+        assert ("target" in figure) == ("met" in figure)
+
+
+def run(name: str) -> dict[str, dict[str, dict[str, object]]]:
+    argv = [sys.executable, BENCHMARKS / f"{name}.py", "--quick"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", NEED_NO_ENGINE)
+def test_a_benchmark_without_the_engine_prints_its_figures(name: str) -> None:
+    check(run(name), name)
+
+
+@pytest.mark.parametrize("name", sorted(set(FIGURES) - set(NEED_NO_ENGINE)))
+def test_a_benchmark_of_the_real_engine_prints_its_figures(name: str, engine_data: Path) -> None:
+    check(run(name), name)
