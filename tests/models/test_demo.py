@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -134,27 +135,27 @@ def test_one_that_another_process_made_meanwhile_is_kept(tmp_path, small, monkey
     assert [entry.name for entry in tmp_path.iterdir()] == [first["llm"].parent.name]
 
 
-def _make_in(folder: str, start, results) -> None:
-    start.wait(30)
-    try:
-        paths = demo_paths(Path(folder))
-        results.put(sum(path.stat().st_size for path in paths.values()))
-    except Exception as exc:  # noqa: BLE001 - told to the parent
-        results.put(repr(exc))
+MAKE = """
+import sys
+from pathlib import Path
+from sdmanager.models.demo import demo_paths
+print("ready", flush=True)
+sys.stdin.readline()
+print(sum(path.stat().st_size for path in demo_paths(Path(sys.argv[1])).values()))
+"""
 
 
 def test_two_processes_at_once(tmp_path, made):
-    context = multiprocessing.get_context("spawn")
-    start, results = context.Event(), context.Queue()
-    workers = [context.Process(target=_make_in, args=(str(tmp_path), start, results)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    start.set()
-    sizes = [results.get(timeout=60) for _ in workers]
-    for worker in workers:
-        worker.join(30)
-    results.close()
-    results.join_thread()
+    command = [sys.executable, "-c", MAKE, str(tmp_path)]
+    makers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    for maker in makers:
+        assert maker.stdout.readline() == "ready\n"
+    for maker in makers:
+        maker.stdin.write("go\n")
+        maker.stdin.flush()
+    sizes = [int(maker.communicate(timeout=60)[0]) for maker in makers]
     assert sizes == [sum(path.stat().st_size for path in made.values())] * 2
     assert contents(demo_paths(tmp_path)) == contents(made)
     assert [entry.name for entry in tmp_path.iterdir()] == [made["llm"].parent.name]

@@ -25,7 +25,7 @@ def _open_files():
 @pytest.fixture(autouse=True)
 def nothing_left_behind(token):
     """Every test of this package must end without an open file, a zombie or a process of its own."""
-    before = set(_open_files().items())
+    before = {*_open_files().items(), *_zombies()}
     yield
     deadline = time.monotonic() + 5
     while _left(before, token) and time.monotonic() < deadline:
@@ -36,8 +36,11 @@ def nothing_left_behind(token):
 
 def _left(before, token):
     files = [item for item in set(_open_files().items()) - before if "/" not in item[1] or "pidfd" in item[1]]
-    zombies = [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]
-    return files + zombies + _living(token)
+    return files + list(_zombies() - before) + _living(token)
+
+
+def _zombies():
+    return {child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE}
 
 
 @pytest.fixture
