@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from sdmanager.errors import StorageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def write_whole(
@@ -48,6 +45,12 @@ def write_whole(
             f"The file {path.name!r} cannot be written: {exc.strerror or exc}.",
             details={"path": str(path), "errno": exc.errno},
         ) from exc
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The absolute path, with ``~`` as the home folder; an unknown user's is taken as it is."""
+    # Path.expanduser raises RuntimeError for a user that is not there.
+    return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111
 
 
 def read_json(path: Path) -> object:

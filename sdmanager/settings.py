@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
 
+from sdmanager.files import expanded
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 APP_NAME = "sdmanager"
 
@@ -45,16 +47,16 @@ class Settings:
             environ: Variables to read; the process's own when None.
         """
         env = os.environ if environ is None else environ
-        engine = Path(env["SDMANAGER_ENGINE"]).expanduser() if env.get("SDMANAGER_ENGINE") else None
+        engine = expanded(env["SDMANAGER_ENGINE"]) if env.get("SDMANAGER_ENGINE") else None
         if env.get("SDMANAGER_HOME"):
-            home = Path(env["SDMANAGER_HOME"]).expanduser().absolute()
+            home = expanded(env["SDMANAGER_HOME"])
             return cls(home / "data", home / "cache", home / "state", engine=engine)
         dirs = platformdirs.PlatformDirs(APP_NAME, appauthor=False)
         return cls(dirs.user_data_path, dirs.user_cache_path, dirs.user_state_path, engine=engine)
 
     def with_engine(self, engine: str | os.PathLike[str]) -> Settings:
         """The same settings with the user's own ``sd-cli``."""
-        return replace(self, engine=Path(engine).expanduser().absolute())
+        return replace(self, engine=expanded(engine))
 
     @property
     def engines_dir(self) -> Path:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import queue
 import threading
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from sdmanager.engine import LocalGenerator
+from sdmanager.files import expanded
 from sdmanager.generation import ImageRequest, Preview, PreviewOptions, Progress, RequestFields
-from sdmanager.models import ModelFiles
+from sdmanager.models import DEMO_NAME, ModelFiles
 from sdmanager.settings import Settings
 
 if TYPE_CHECKING:
@@ -72,7 +74,9 @@ async def _cancel_all() -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks)
-    await asyncio.get_running_loop().shutdown_default_executor()
+    # At exit some Pythons start no thread any more (3.12.1); the workers are joined by then.
+    with contextlib.suppress(RuntimeError):
+        await asyncio.get_running_loop().shutdown_default_executor()
 
 
 _thread = _LoopThread()
@@ -157,8 +161,12 @@ def _shared_generator(
 ) -> LocalGenerator:
     # The environment may change between two calls, so what it says is part of the key.
     chosen = settings or Settings.from_environment()
-    name = model.key if isinstance(model, ModelFiles) else model
-    key = (name, engine, chosen)
+    name: object = model
+    if isinstance(model, ModelFiles):
+        name = (model.key, model.defaults)
+    elif model not in {None, DEMO_NAME}:
+        name = expanded(model)
+    key = (name, expanded(engine) if engine is not None else None, chosen)
     generator = _thread.generators.get(key)
     if generator is None:
         generator = _thread.generators[key] = LocalGenerator(model, engine=engine, settings=chosen)

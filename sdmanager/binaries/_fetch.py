@@ -7,8 +7,8 @@ import zipfile
 from typing import TYPE_CHECKING
 
 from sdmanager.errors import DownloadError
+from sdmanager.threads import in_thread
 
-from ._staging import in_thread
 from .inspection import file_sha256
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ import os
 import secrets
 import shutil
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from sdmanager.errors import BuildFailedError, StorageError
+from sdmanager.threads import in_thread
 
 from .installed import PREVIOUS, read_record
 
@@ -23,23 +24,6 @@ if TYPE_CHECKING:
 
 _STAGING = ".staging-"
 _POLL = 0.25
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
-
-async def in_thread(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Run a blocking function in a thread and stay until it has returned.
-
-    If cancelled, it is waited for all the same: a thread cannot be ended, and must not go on writing into a
-    folder that is being removed.
-    """
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        raise
 
 
 @asynccontextmanager

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from sdmanager import process
 from sdmanager.errors import BinaryError, BuildFailedError, StorageError
+from sdmanager.threads import in_thread
 
 from ._fetch import PIP_ENVIRONMENT, fetch_sources, fetch_tools, find_tool
 from ._jobs import parallel_jobs
 from ._probe import MachineProbe, this_platform
-from ._staging import engines_lock, in_thread, install, staging_folder
+from ._staging import engines_lock, install, staging_folder
 from ._steps import Steps
 from ._unpack import unpack_tar
 from .inspection import inspect_engine

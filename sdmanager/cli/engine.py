@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+from .output import say
+
 if TYPE_CHECKING:
     import argparse
 
@@ -93,7 +95,7 @@ async def _build(args: argparse.Namespace) -> int:
         )
     finally:
         bar.close()
-    print(json.dumps(_describe(engine)) if args.json else engine.path)
+    say(json.dumps(_describe(engine)) if args.json else str(engine.path))
     return 0
 
 
@@ -101,7 +103,7 @@ async def _path(args: argparse.Namespace) -> int:
     from sdmanager.binaries import find_engine
 
     engine = await find_engine(_settings())
-    print(json.dumps(_describe(engine)) if args.json else engine.path)
+    say(json.dumps(_describe(engine)) if args.json else str(engine.path))
     return 0
 
 
@@ -110,11 +112,11 @@ async def _list(args: argparse.Namespace) -> int:
 
     engines = list_installed(_settings())
     if args.json:
-        print(json.dumps({"engines": [_describe(engine) for engine in engines]}))
+        say(json.dumps({"engines": [_describe(engine) for engine in engines]}))
     elif not engines:
-        print("No engine is installed. 'sdmanager engine build' builds one.")
+        say("No engine is installed. 'sdmanager engine build' builds one.")
     for engine in [] if args.json else engines:
-        print(f"{engine.variant:<8} {engine.version:<24} {engine.path}")
+        say(f"{engine.variant:<8} {engine.version:<24} {engine.path}")
     return 0
 
 
@@ -134,9 +136,9 @@ async def _test(args: argparse.Namespace) -> int:
             "steps": proof.steps,
             "seconds": round(proof.seconds, 3),
         }
-        print(json.dumps({"ok": True, "engine": _describe(engine), "proof": facts}))
+        say(json.dumps({"ok": True, "engine": _describe(engine), "proof": facts}))
     else:
-        print(
+        say(
             f"The {engine.variant} engine works: it drew {proof.width}x{proof.height} pixels in {proof.steps} steps "
             f"with the model '{proof.model}' in {proof.seconds:.2f} s, and the picture is whole."
         )

@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from sdmanager.errors import InvalidRequestError
+
+from .output import say
+
 if TYPE_CHECKING:
     from sdmanager.generation import Event, GeneratedImage, GenerationResult, ImageRequest, MemoryPlan
     from sdmanager.models import ModelFiles
@@ -34,7 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "generate",
         help="draw a picture",
         description="Draws a picture with stable-diffusion.cpp on this machine. The first run builds the engine, "
-        "which takes minutes and happens once. Ctrl-C cancels and leaves nothing behind.",
+        "which takes minutes and happens once. Ctrl-C cancels and leaves nothing but the previews that were asked for.",
         epilog="Examples:  sdmanager generate 'a lighthouse at dusk' -o lighthouse.png   |   sdmanager generate "
         "'a cat' -m sd_turbo-f16-q8_0.gguf --steps 4 --cfg-scale 1 --count 4 -o cat.png --timelapse cat.webp",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -115,7 +119,7 @@ def _add_previews(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     previews.add_argument("--preview-stride", metavar="N", type=int, help="steps between two", default=_UNSET)
     previews.add_argument(
-        "--preview-dir", metavar="DIR", type=Path, help="keep every preview", default=_UNSET
+        "--preview-dir", metavar="DIR", type=Path, help="keep the previews here", default=_UNSET
     )
     previews.add_argument(
         "--timelapse", metavar="FILE", type=Path, default=_UNSET,
@@ -160,6 +164,7 @@ async def _generate(args: argparse.Namespace) -> int:
     )
     request = _request(given, keeper)
     targets = _targets(args.output, request.count)
+    keeper.check_targets(targets)
     model = _model(given)
     build_bar = BuildBar(quiet=quiet)
     generator = LocalGenerator(
@@ -175,6 +180,7 @@ async def _generate(args: argparse.Namespace) -> int:
         build_bar.close()
     if model is None and not quiet:
         print(DEMO_NOTICE, file=sys.stderr)
+    keeper.make_folder()
     with StageBars(quiet=quiet or bool(given.get("verbose"))) as bars:
 
         def on_event(event: Event) -> None:
@@ -205,15 +211,20 @@ def _request(given: dict[str, object], keeper: PreviewKeeper) -> ImageRequest:
 
 
 def _model(given: dict[str, object]) -> str | ModelFiles | None:
-    from sdmanager.models import ModelFiles, Role
+    from sdmanager.files import expanded
+    from sdmanager.models import DEMO_NAME, ModelFiles, Role
 
     components = {Role(name): given[name] for name in _COMPONENTS if name in given}
     model = given.get("model")
     if not components:
         return model  # type: ignore[return-value]
+    if model == DEMO_NAME:
+        raise InvalidRequestError(
+            "The demo model takes no parts.", hint="Leave '-m demo' out, or name a model file."
+        )
     if model is not None:
-        components[Role.MODEL] = Path(str(model))
-    files = {role: Path(str(path)).expanduser().absolute() for role, path in components.items()}
+        components[Role.MODEL] = model
+    files = {role: expanded(str(path)) for role, path in components.items()}
     main_file = files.get(Role.MODEL) or files.get(Role.DIFFUSION_MODEL)
     return ModelFiles(main_file.stem if main_file else "", files)
 
@@ -264,7 +275,7 @@ def _report(
     pairs = list(zip(result.images, targets, strict=True))
     if as_json:
         timings = result.timings
-        print(
+        say(
             json.dumps(
                 {
                     "images": [describe(image, path) for image, path in pairs],
@@ -282,6 +293,6 @@ def _report(
         )
     elif not quiet:
         for image, path in pairs:
-            print(f"{path}  {image.width}x{image.height}  seed {image.seed}  {result.time_taken:.1f} s")
+            say(f"{path}  {image.width}x{image.height}  seed {image.seed}  {result.time_taken:.1f} s")
         for line in keeper.describe():
-            print(line)
+            say(line)

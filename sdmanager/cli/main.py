@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import io
 import os
 import signal
 import sys
@@ -14,6 +14,7 @@ from sdmanager import __version__
 from sdmanager.errors import SDManagerError
 
 from . import engine, generate
+from .output import report_error
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, the error's own exit code, 2 for wrong usage, 130 after Ctrl-C, 143 after SIGTERM.
     """
+    _prepare_streams()
     args = build_parser().parse_args(argv)
     try:
         return _run(args.run(args))
@@ -52,13 +54,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     except _TerminatedError:
         return EXIT_TERMINATED
-    except BrokenPipeError:
-        # The reader of our output has gone; nothing more can be said to it, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except SDManagerError as exc:
-        _report(exc, as_json=getattr(args, "json", False))
+        report_error(exc, as_json=getattr(args, "json", False))
         return exc.exit_code
+
+
+def _prepare_streams() -> None:
+    # None where a parent closed them (cron, pythonw): print() would then take the other one, or fail.
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
 
 
 class _TerminatedError(BaseException):
@@ -91,11 +100,3 @@ def _run(command: Coroutine[object, object, int]) -> int:
         if terminated:
             raise _TerminatedError from None
         raise KeyboardInterrupt from None
-
-
-def _report(error: SDManagerError, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"error": {"message": error.message, "code": error.code, "hint": error.hint}}))
-    print(f"sdmanager: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(f"  {error.hint}", file=sys.stderr)

@@ -23,7 +23,7 @@ class PreviewKeeper:
 
     Args:
         options: What to ask the engine for; None: no previews.
-        folder: Where every preview is kept, or None.
+        folder: Where the previews are kept, or None.
         timelapse: The animation to make, or None.
     """
 
@@ -41,9 +41,8 @@ class PreviewKeeper:
 
         Raises:
             InvalidRequestError: The options contradict each other, or the animation's ending is unknown.
-            OutputError: The folder cannot be made.
         """
-        from sdmanager.generation import PreviewFormat, PreviewMethod, PreviewOptions, check_writable
+        from sdmanager.generation import PreviewFormat, PreviewMethod, PreviewOptions
 
         kept = Path(str(folder)) if folder is not None else None
         film = Path(str(timelapse)) if timelapse is not None else None
@@ -59,25 +58,53 @@ class PreviewKeeper:
                 "--preview none leaves nothing for --preview-dir or --timelapse.",
                 hint="Leave --preview out, or choose proj, tae or vae.",
             )
-        if film is not None:
-            if film.suffix.lower() not in _FORMATS:
-                raise InvalidRequestError(
-                    f"No animation format is known for the ending {film.suffix!r}.", hint="Use .webp or .gif."
-                )
-            check_writable(film)
-        if kept is not None:
-            try:
-                kept.mkdir(parents=True, exist_ok=True)
-            except OSError as exc:
-                raise OutputError(
-                    f"The folder {kept.name!r} for the previews cannot be made: {exc.strerror}."
-                ) from exc
+        if film is not None and film.suffix.lower() not in _FORMATS:
+            raise InvalidRequestError(
+                f"No animation format is known for the ending {film.suffix!r}.", hint="Use .webp or .gif."
+            )
         options = PreviewOptions(
             method=PreviewMethod(str(method)) if method is not None else PreviewMethod.AUTO,
             format=PreviewFormat.PNG,
             stride=stride,
         )
         return cls(options, kept, film)
+
+    def check_targets(self, pictures: list[Path]) -> None:
+        """See that the animations can be written and are no file of the pictures.
+
+        Raises:
+            InvalidRequestError: An animation would replace a picture.
+            OutputError: An animation cannot be written.
+        """
+        from sdmanager.generation import check_writable
+
+        films = self._films(len(pictures))
+        for film in films:
+            check_writable(film)
+        if {film.absolute() for film in films} & {picture.absolute() for picture in pictures}:
+            raise InvalidRequestError(
+                "The picture and the timelapse would be the same file.", hint="Give --timelapse another name."
+            )
+
+    def make_folder(self) -> None:
+        """Make the folder of the previews.
+
+        Raises:
+            OutputError: It cannot be made.
+        """
+        if self._folder is not None:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            except OSError as exc:
+                raise OutputError(
+                    f"The folder {self._folder.name!r} for the previews cannot be made: {exc.strerror}."
+                ) from exc
+
+    def _films(self, count: int) -> list[Path]:
+        film = self._timelapse
+        if film is None or count == 1:
+            return [film] if film is not None else []
+        return [film.with_name(f"{film.stem}_{index}{film.suffix}") for index in range(count)]
 
     def take(self, event: Event) -> None:
         """Keep an event that is a preview.
@@ -103,14 +130,10 @@ class PreviewKeeper:
         Raises:
             OutputError: It cannot be written.
         """
-        if self._timelapse is None:
-            return
         from sdmanager.files import write_whole
 
-        for index, image in enumerate(result.images, start=1):
-            target = self._timelapse
-            if len(result.images) > 1:
-                target = target.with_name(f"{target.stem}_{index - 1}{target.suffix}")
+        films = self._films(len(result.images))
+        for index, (image, target) in enumerate(zip(result.images, films, strict=False), start=1):
             data = _animate(self._frames.get(index, []), image, _FORMATS[target.suffix.lower()])
             write_whole(target, data, error=OutputError)
             self._animations.append(target)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
+from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import EngineArgumentError, InvalidRequestError
@@ -30,6 +32,8 @@ LORA_FOLDER: Final = "loras"
 # MAX_ARG_STRLEN of Linux: 32 pages of 4 KiB for one argument, its final NUL included. Windows takes 32,767
 # characters for the whole line.
 ARGUMENT_BYTES_MAX: Final = 32 * 4096 - 1
+
+_LORA: Final = re.compile(r"<lora:([^>]*?)(?::[^:>]*)?>")
 
 _FLAG_OF_ROLE: Final = {
     Role.MODEL: "--model",
@@ -109,6 +113,7 @@ def build_invocation(
         InvalidRequestError: An unknown sampler, scheduler or preview method, or a prompt that is too long.
         EngineArgumentError: This binary lacks a flag that the request needs.
     """
+    _refuse_lora_paths(request.prompt + request.negative_prompt)
     texts: dict[str, str] = {}
     preview = None
     if request.previews is not None:
@@ -125,7 +130,7 @@ def build_invocation(
         _input_arguments(request),
         _plan_arguments(plan, capabilities),
         ["--threads", str(threads)] if threads else [],
-        # An empty folder of its own: a <lora:…> tag in a prompt finds nothing outside it.
+        # A folder that is not there: a <lora:…> tag in a prompt that is a name finds nothing.
         ["--lora-model-dir", LORA_FOLDER],
         ["--preview", preview.value, "--preview-path", PREVIEW_NAME] if preview else [],
         ["--output", OUTPUT_PATTERN],
@@ -135,6 +140,16 @@ def build_invocation(
     arguments = tuple(argument for group in groups for argument in group)
     _check_flags(groups, capabilities)
     return Invocation(arguments, texts, preview)
+
+
+def _refuse_lora_paths(prompt: str) -> None:
+    """The engine opens an absolute path in a tag as it is, wherever its LoRA folder may be."""
+    for name in _LORA.findall(prompt):
+        path = PureWindowsPath(name.removeprefix("|high_noise|"))  # both kinds of slash, and drives
+        if path.anchor or ".." in path.parts:
+            raise InvalidRequestError(
+                "A LoRA in the prompt must be a name, not a path.", hint="Write <lora:NAME:WEIGHT>."
+            )
 
 
 def _model_arguments(model: ModelFiles, preview: PreviewMethod | None) -> list[str]:

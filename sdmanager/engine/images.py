@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 # Pillow warns at more and refuses at much more; here all of them are refused.
 _PIXELS_MAX = 64 * 1024 * 1024
 
+# Not all that Pillow knows: its EPS plugin runs Ghostscript on the input.
+_INPUT_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
 # Larger than any rounding up of a size by the engine (the largest multiple of a known family is 64).
 _ALIGN_MAX = 64
 
@@ -48,7 +51,9 @@ def open_input(source: Path | bytes, what: str) -> Image.Image:
         InputImageError: It is missing, unreadable, damaged, or far too large.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+        with Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=_INPUT_FORMATS
+        ) as picture:
             if picture.width * picture.height > _PIXELS_MAX:
                 raise Image.DecompressionBombError
             picture.load()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 from sdmanager.binaries import EngineBinary, find_engine
 from sdmanager.errors import EngineNotFoundError, SDManagerError
-from sdmanager.generation import MemoryPlan
+from sdmanager.generation import Cancelled, Failed, MemoryPlan
 from sdmanager.models import ModelFiles, resolve_model
 from sdmanager.settings import Settings
+from sdmanager.threads import in_thread
 
 from .estimates import EstimateStore
 from .jobs import sweep_jobs
@@ -66,7 +69,7 @@ class LocalGenerator:
         self._preparing = asyncio.Lock()
         self._binary: EngineBinary | None = None
         self._model: ModelFiles | None = None
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._running: dict[asyncio.Task[Any], asyncio.Future[None]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,16 +92,7 @@ class LocalGenerator:
 
         Cancelling ends a build and leaves the engine that was there before.
         """
-        async with self._preparing:
-            if self._model is None:
-                model = await asyncio.to_thread(resolve_model, self._wanted_model, self._settings)
-                await asyncio.to_thread(sweep_jobs, self._settings.jobs_dir)
-                self._model = model
-            else:
-                self._model.check()
-            if self._binary is None or not self._binary.path.exists():
-                self._binary = await self._find_or_build()
-            return self._binary
+        return (await self._prepare())[0]
 
     async def generate(
         self, request: ImageRequest, on_event: EventCallback | None = None
@@ -120,18 +114,22 @@ class LocalGenerator:
         Cancelling the task ends the engine: when this returns or raises, no process of it runs and its files are
         gone.
         """
-        task = asyncio.current_task()
+        generation_id, began = secrets.token_hex(12), time.monotonic()
+        task, ended = asyncio.current_task(), asyncio.get_running_loop().create_future()
         if task is not None:
-            self._tasks.add(task)
+            self._running[task] = ended
         try:
-            binary = await self.prepare()
-            assert self._model is not None  # noqa: S101 - prepare() has set it
+            try:
+                binary, model = await self._prepare()
+            except (SDManagerError, asyncio.CancelledError) as exc:
+                _emit_end(on_event, exc, generation_id, time.monotonic() - began)
+                raise
             return await run_generation(
                 Run(
-                    generation_id=secrets.token_hex(12),
+                    generation_id=generation_id,
                     request=request,
                     binary=binary,
-                    model=self._model,
+                    model=model,
                     plan=self._plan,
                     settings=self._settings,
                     estimates=self._estimates,
@@ -141,12 +139,14 @@ class LocalGenerator:
                 )
             )
         finally:
-            self._tasks.discard(task)
+            ended.set_result(None)
+            if task is not None:
+                self._running.pop(task, None)
 
     async def is_available(self) -> bool:
         """Whether an engine is installed and the model is there; builds nothing."""
         try:
-            resolve_model(self._wanted_model, self._settings)
+            await in_thread(resolve_model, self._wanted_model, self._settings)
             await find_engine(self._settings)
         except SDManagerError:
             return False
@@ -154,11 +154,23 @@ class LocalGenerator:
 
     async def aclose(self) -> None:
         """Cancel what runs and wait until it has ended; idempotent."""
-        running = [task for task in self._tasks if task is not asyncio.current_task()]
+        current = asyncio.current_task()
+        running = {task: ended for task, ended in self._running.items() if task is not current}
         for task in running:
             task.cancel()
         if running:
-            await asyncio.wait(running)
+            await asyncio.wait(running.values())
+
+    async def _prepare(self) -> tuple[EngineBinary, ModelFiles]:
+        async with self._preparing:
+            if self._model is None:
+                self._model = await in_thread(resolve_model, self._wanted_model, self._settings)
+                await in_thread(sweep_jobs, self._settings.jobs_dir)
+            else:
+                self._model.check()
+            if self._binary is None or not self._binary.path.exists():
+                self._binary = await self._find_or_build()
+            return self._binary, self._model
 
     async def _find_or_build(self) -> EngineBinary:
         try:
@@ -172,3 +184,19 @@ class LocalGenerator:
 
     async def _prove(self, binary: EngineBinary) -> None:
         await prove_engine(binary, self._settings)
+
+
+def _emit_end(
+    on_event: EventCallback | None,
+    error: SDManagerError | asyncio.CancelledError,
+    generation_id: str,
+    elapsed: float,
+) -> None:
+    """Tell the end of a generation that did not get as far as the engine."""
+    if on_event is None:
+        return
+    if isinstance(error, SDManagerError):
+        on_event(Failed(generation_id=generation_id, sequence=0, elapsed=elapsed, error=error))
+        return
+    with contextlib.suppress(Exception):  # nothing may stand in the place of the cancellation
+        on_event(Cancelled(generation_id=generation_id, sequence=0, elapsed=elapsed))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from sdmanager.generation import ImageRequest, MemoryPlan
 from sdmanager.models import demo_model
+from sdmanager.threads import in_thread
 
 from .estimates import EstimateStore
 from .runner import Run, run_generation
@@ -54,7 +55,7 @@ async def prove_engine(
     Raises:
         SDManagerError: It did not draw; the type says why.
     """
-    chosen = model if model is not None else demo_model(settings)
+    chosen = model if model is not None else await in_thread(demo_model, settings)
     result = await run_generation(
         Run(
             generation_id=f"proof-{secrets.token_hex(6)}",

@@ -32,6 +32,7 @@ from sdmanager.generation import (
     StageChanged,
 )
 from sdmanager.process import child_environment, spawn
+from sdmanager.threads import in_thread
 
 from . import output as out
 from .arguments import INIT_NAME, MASK_NAME, PREVIEW_NAME, build_invocation, output_name
@@ -107,7 +108,8 @@ async def run_generation(run: Run) -> GenerationResult:
         result = await execution.draw()
     except asyncio.CancelledError:
         execution.raise_callback_error()
-        execution.emit(Cancelled)
+        with contextlib.suppress(Exception):  # nothing may stand in the place of the cancellation
+            execution.emit(Cancelled)
         raise
     except SDManagerError as exc:
         if exc is not execution.callback_error:
@@ -142,7 +144,7 @@ class _Execution:
         return time.monotonic() - self._began
 
     def emit(self, kind: Callable[..., Event], **fields: Any) -> None:
-        if self._run.on_event is not None:
+        if self._run.on_event is not None and self.callback_error is None:
             event = kind(
                 generation_id=self._run.generation_id,
                 sequence=self._sequence,
@@ -167,7 +169,7 @@ class _Execution:
         run = self._run
         inputs: dict[str, bytes] = {}
         if run.request.init_image is not None:
-            self._request, inputs = await asyncio.to_thread(_prepare_inputs, self._request)
+            self._request, inputs = await in_thread(_prepare_inputs, self._request)
         request = self._request
         invocation = build_invocation(
             request,
@@ -187,7 +189,7 @@ class _Execution:
                     folder.path / PREVIEW_NAME, request.previews, request.steps, self._on_preview
                 )
             await self._execute(folder, [run.binary.path, *invocation.arguments])
-            images = await asyncio.to_thread(self._collect, folder)
+            images = await in_thread(self._collect, folder)
         self._emit_progress(self._tracker.finish(self._elapsed))
         self._learn()
         return GenerationResult(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sdmanager.errors import InvalidRequestError, ModelCorruptError, ModelNotFoundError
+from sdmanager.files import expanded
 
 from .demo import DEMO_NAME, demo_paths
 
@@ -137,10 +137,7 @@ def resolve_model(model: str | os.PathLike[str] | ModelFiles | None, settings: S
     if isinstance(model, ModelFiles):
         resolved = model
     else:
-        path = Path(model)
-        with contextlib.suppress(RuntimeError):  # '~name' of a user whom this machine does not know
-            path = path.expanduser()
-        path = path.absolute()
+        path = expanded(model)
         resolved = ModelFiles(path.stem, {Role.MODEL: path})
     resolved.check()
     return resolved

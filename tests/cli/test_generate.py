@@ -133,6 +133,13 @@ BAD = {
     "foreign model": (["x", "-m", "foreign.gguf"], 22, "damaged or no model"),
     "no such folder": (["x", "-o", "nowhere/a.png"], 51, "'nowhere' does not exist"),
     "folder as file": (["x", "-o", "folder.png"], 51, "it is a folder"),
+    "film over the picture": (["x", "-o", "a.webp", "--timelapse", "a.webp"], 2, "the same file"),
+    "no folder for a film": (["x", "--count", "2", "--timelapse", "nowhere/a.gif"], 51, "'nowhere' does not exist"),
+    "previews of nothing": (["", "--preview-dir", "a/b"], 2, "prompt must not be empty"),
+    "parts of demo": (["x", "-m", "demo", "--tae", "foreign.gguf"], 2, "takes no parts"),
+    "unknown user": (["x", "--vae", "~nobody-here/v", "-m", "foreign.gguf"], 21, "'v' does not exist"),
+    "lora by path": (["x <lora:/etc/passwd:1>"], 2, "a name, not a path"),
+    "lora above": (["x <lora:../../secret:0.5>"], 2, "a name, not a path"),
     "lone component": (["x", "--vae", "foreign.gguf"], 2, "neither is given"),
 }  # fmt: skip
 
@@ -253,3 +260,37 @@ def test_help_and_version() -> None:
         done = run(dict(os.environ), *command, "--help")
         assert (done.returncode, done.stderr) == (0, "")
         assert "usage: sdmanager" in done.stdout
+
+
+def test_a_closed_stderr_changes_nothing(environment: dict[str, str], tmp_path: Path) -> None:
+    script = f'exec "{sys.executable}" -m sdmanager generate x --json -W 64 -H 64 --steps 2 2>&-'
+    done = subprocess.run(
+        ["sh", "-c", script], env=environment, cwd=tmp_path, stdout=subprocess.PIPE, check=False
+    )
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["images"]
+
+
+def test_a_reader_that_has_gone_is_no_error(environment: dict[str, str]) -> None:
+    script = f'"{sys.executable}" -m sdmanager engine list --json; echo "exit $?" >&2'
+    done = subprocess.run(
+        ["bash", "-c", f"({script}) | true"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == "exit 0\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_an_output_that_cannot_be_written_is_told(environment: dict[str, str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "engine", "list"],
+            env=environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 50
+    assert done.stderr.startswith("sdmanager: The output cannot be written")
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr

@@ -241,9 +241,8 @@ async def test_a_model_that_is_none_is_told_by_kind(settings: Settings, tmp_path
     assert str(tmp_path) not in caught.value.message
     assert caught.value.hint
     assert leftovers(settings) == []
-    if names in {"truncated", "foreign"}:
-        assert isinstance(events[-1], Failed)
-        assert events[-1].error is caught.value
+    assert isinstance(events[-1], Failed)
+    assert events[-1].error is caught.value
 
 
 async def test_a_missing_component_is_named_with_its_option(settings: Settings) -> None:

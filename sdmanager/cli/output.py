@@ -1,0 +1,46 @@
+"""What a command says on stdout, and how an error is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from sdmanager.errors import StorageError
+
+if TYPE_CHECKING:
+    from sdmanager.errors import SDManagerError
+
+
+def say(text: str) -> None:
+    """Print a line on stdout, at once.
+
+    A reader that has gone (``| head``) is no error.
+
+    Raises:
+        StorageError: Stdout cannot be written, such as to a full disk.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as exc:
+        _discard_output()
+        if not isinstance(exc, BrokenPipeError):
+            raise StorageError(f"The output cannot be written: {exc.strerror or exc}.") from exc
+
+
+def report_error(error: SDManagerError, *, as_json: bool) -> None:
+    """Show an error: one sentence and a hint on stderr, and with ``--json`` an object on stdout."""
+    print(f"sdmanager: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
+    if as_json and not sys.stdout.closed:
+        try:
+            say(json.dumps({"error": {"message": error.message, "code": error.code, "hint": error.hint}}))
+        except StorageError:
+            return
+
+
+def _discard_output() -> None:
+    # What is still buffered would be tried again at exit, and fail there with a message of Python's own.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
