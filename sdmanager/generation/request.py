@@ -12,7 +12,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ModelWrapValidatorHandler,
     StrictBytes,
     ValidationError,
     ValidationInfo,
@@ -25,6 +24,7 @@ from pydantic.alias_generators import to_camel
 from sdmanager.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from pydantic.functional_validators import ModelWrapValidatorHandler
     from pydantic_core import ErrorDetails
 
 SIZE_MIN = 64
