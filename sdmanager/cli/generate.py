@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import InvalidRequestError
 
-from .output import say
+from .output import numbered, say
 
 if TYPE_CHECKING:
     from sdmanager.generation import Event, GeneratedImage, GenerationResult, ImageRequest, MemoryPlan
@@ -247,9 +247,7 @@ def _targets(output: Path, count: int) -> list[Path]:
     from sdmanager.generation import check_image_suffix, check_writable
 
     check_image_suffix(output)
-    targets = [output]
-    if count > 1:
-        targets = [output.with_name(f"{output.stem}_{index}{output.suffix}") for index in range(count)]
+    targets = numbered(output, count)
     for target in targets:
         check_writable(target)
     return targets

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from sdmanager.errors import StorageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sdmanager.errors import SDManagerError
 
 
@@ -27,6 +29,13 @@ def say(text: str) -> None:
         _discard_output()
         if not isinstance(exc, BrokenPipeError):
             raise StorageError(f"The output cannot be written: {exc.strerror or exc}.") from exc
+
+
+def numbered(path: Path, count: int) -> list[Path]:
+    """The path itself for one file, ``NAME_0``, ``NAME_1``, … for several, as the engine numbers them."""
+    if count == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}_{index}{path.suffix}") for index in range(count)]
 
 
 def report_error(error: SDManagerError, *, as_json: bool) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import InvalidRequestError, OutputError
 
+from .output import numbered
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -101,10 +103,7 @@ class PreviewKeeper:
                 ) from exc
 
     def _films(self, count: int) -> list[Path]:
-        film = self._timelapse
-        if film is None or count == 1:
-            return [film] if film is not None else []
-        return [film.with_name(f"{film.stem}_{index}{film.suffix}") for index in range(count)]
+        return numbered(self._timelapse, count) if self._timelapse is not None else []
 
     def take(self, event: Event) -> None:
         """Keep an event that is a preview.

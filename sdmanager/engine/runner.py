@@ -134,7 +134,7 @@ class _Execution:
         self._image = 1
         self._watcher: PreviewWatcher | None = None
         self._stage: Stage | None = None
-        self._tracker = ProgressTracker(self._request.steps, self._request.count, None)
+        self._tracker: ProgressTracker  # made once the size, and with it the estimate, is known
         self._parser = OutputParser(
             self._request.steps, f"{self._request.prompt}\n{self._request.negative_prompt}"
         )

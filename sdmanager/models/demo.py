@@ -29,7 +29,7 @@ DEMO_NAME: Final = "demo"
 # Part of the folder's name: raise it when the weights change, so that an older demo model is not reused.
 _REVISION: Final = 2
 _SEED: Final = 20260
-_ROLE_OF_FILE: Final = {"diffusion_model": "diffusion_model", "llm": "llm", "tae": "tae"}
+_FILES: Final = ("diffusion_model", "llm", "tae")  # named by the part that each plays
 
 # The decoder's last layer starts at mid-grey with little contrast, so that colours are not clipped.
 _LAST_BIAS: Final = 0.5
@@ -48,12 +48,12 @@ def demo_paths(models_dir: Path) -> dict[str, Path]:
     folder = models_dir / f"{DEMO_NAME}-{_REVISION}"
     if not _is_whole(folder):
         _make(folder)
-    return {role: folder / f"{name}.safetensors" for name, role in _ROLE_OF_FILE.items()}
+    return {name: folder / f"{name}.safetensors" for name in _FILES}
 
 
 def _is_whole(folder: Path) -> bool:
     sizes = read_json(folder / "sizes.json")
-    if not isinstance(sizes, dict) or set(sizes) != set(_ROLE_OF_FILE):
+    if not isinstance(sizes, dict) or set(sizes) != set(_FILES):
         return False
     try:
         return all((folder / f"{name}.safetensors").stat().st_size == size for name, size in sizes.items())
