@@ -115,6 +115,10 @@ class EngineNotFoundError(BinaryError):
 
     code = "ENGINE_NOT_FOUND"
     exit_code = 31
+    default_hint = (
+        "Run 'sdmanager engine install' to get the best that works here, or set SDMANAGER_ENGINE to your own "
+        "sd-cli."
+    )
 
 
 class EngineNotRunnableError(BinaryError):
@@ -141,11 +145,27 @@ class BuildFailedError(BinaryError):
 
 
 class DownloadError(BinaryError):
-    """Sources could not be fetched, or are not the ones that are pinned."""
+    """An archive could not be fetched, or is not the one that is pinned; nothing of it was used."""
 
     code = "DOWNLOAD_FAILED"
     exit_code = 35
-    default_hint = "Check the connection to the Python package index, then run the command again."
+    default_hint = "Check the connection, then run the command again."
+
+
+class NoDeviceError(BinaryError):
+    """The engine for an accelerator found no device and drew on the CPU, or could not start its driver."""
+
+    code = "ENGINE_NO_DEVICE"
+    exit_code = 36
+    default_hint = "Check the driver of the graphics card, then run 'sdmanager engine test --force'."
+
+
+class NoEngineWorksError(BinaryError):
+    """Every engine that could be tried on this machine was tried, and none draws."""
+
+    code = "NO_ENGINE_WORKS"
+    exit_code = 37
+    default_hint = "Run 'sdmanager doctor' to see what was tried and why it failed."
 
 
 class GenerationError(SDManagerError):
@@ -153,7 +173,7 @@ class GenerationError(SDManagerError):
 
     code = "BACKEND_ERROR"
     exit_code = 40
-    default_hint = "Run again with --verbose to see everything the engine printed."
+    default_hint = "Run 'sdmanager generate' with --verbose to see everything that the engine prints."
 
 
 class EngineCrashedError(GenerationError):
@@ -169,7 +189,8 @@ class EngineOutOfMemoryError(GenerationError):
     code = "OUT_OF_MEMORY"
     exit_code = 42
     default_hint = (
-        "Use a smaller size, a smaller quantisation of the model, or --offload-to-cpu and --vae-tiling."
+        "Use a smaller size or quantisation of the model, or 'sdmanager generate' with --offload-to-cpu "
+        "and --vae-tiling."
     )
 
 
@@ -203,6 +224,14 @@ class BlankImageError(GenerationError):
     default_hint = (
         "Usually a sign of too little VRAM or a driver fault: try a smaller size or another backend."
     )
+
+
+class EngineHungError(GenerationError):
+    """The engine gave no sign of life, or no progress, for longer than its work explains."""
+
+    code = "ENGINE_HUNG"
+    exit_code = 47
+    default_hint = "A driver that hangs is the usual cause: update it, or use another variant of the engine."
 
 
 class StorageError(SDManagerError, OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 from sdmanager.errors import StorageError
@@ -51,6 +52,18 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     """The absolute path, with ``~`` as the home folder; an unknown user's is taken as it is."""
     # Path.expanduser raises RuntimeError for a user that is not there.
     return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Free space where a folder is or would be, or None where that is unknown."""
+    for place in (folder, *folder.parents):
+        try:
+            return shutil.disk_usage(place).free
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+    return None
 
 
 def read_json(path: Path) -> object:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import platformdirs
 
+from sdmanager.errors import StorageError
 from sdmanager.files import expanded
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ class Settings:
         cache_dir: Private folders of running jobs and unfinished builds: may be emptied when nothing runs.
         state_dir: Learned estimates and verdicts: small, kept between runs.
         engine: The user's own ``sd-cli``, used instead of any installed one.
+        variant: The variant of the engine to use, such as ``cpu``; None: the best that works.
+        manifest: The user's own ``binaries.json``, used instead of the one of this package.
+        mirror: Base URL that stands in the place of the host of release archives.
         stop_grace: Seconds between asking a child to end and killing it.
         pipe_backstop: Seconds to wait for the last output of a dead child whose pipe somebody still holds.
         guard: Command that guards each child, or None for the built-in one (see ``sdmanager.process``).
@@ -35,24 +40,37 @@ class Settings:
     cache_dir: Path
     state_dir: Path
     engine: Path | None = None
+    variant: str | None = None
+    manifest: Path | None = None
+    mirror: str | None = None
     stop_grace: float = 2.0
     pipe_backstop: float = 1.0
     guard: tuple[str, ...] | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read ``SDMANAGER_HOME`` (one folder for everything) and ``SDMANAGER_ENGINE``.
+        """Read ``SDMANAGER_HOME`` (one folder for everything), ``SDMANAGER_ENGINE``, ``SDMANAGER_VARIANT``,
+        ``SDMANAGER_BINARIES`` (another ``binaries.json``) and ``SDMANAGER_MIRROR``.
 
         Args:
             environ: Variables to read; the process's own when None.
+
+        Raises:
+            StorageError: There is no home folder to keep things in.
         """
         env = os.environ if environ is None else environ
-        engine = expanded(env["SDMANAGER_ENGINE"]) if env.get("SDMANAGER_ENGINE") else None
         if env.get("SDMANAGER_HOME"):
             home = expanded(env["SDMANAGER_HOME"])
-            return cls(home / "data", home / "cache", home / "state", engine=engine)
-        dirs = platformdirs.PlatformDirs(APP_NAME, appauthor=False)
-        return cls(dirs.user_data_path, dirs.user_cache_path, dirs.user_state_path, engine=engine)
+            folders = (home / "data", home / "cache", home / "state")
+        else:
+            folders = _platform_folders()
+        return cls(
+            *folders,
+            engine=expanded(env["SDMANAGER_ENGINE"]) if env.get("SDMANAGER_ENGINE") else None,
+            variant=env.get("SDMANAGER_VARIANT") or None,
+            manifest=expanded(env["SDMANAGER_BINARIES"]) if env.get("SDMANAGER_BINARIES") else None,
+            mirror=env.get("SDMANAGER_MIRROR") or None,
+        )
 
     def with_engine(self, engine: str | os.PathLike[str]) -> Settings:
         """The same settings with the user's own ``sd-cli``."""
@@ -69,6 +87,25 @@ class Settings:
         return self.data_dir / "models"
 
     @property
+    def downloads_dir(self) -> Path:
+        """Archives on their way, and unfinished ones to go on with."""
+        return self.cache_dir / "downloads"
+
+    @property
     def jobs_dir(self) -> Path:
         """One private folder per running generation."""
         return self.cache_dir / "jobs"
+
+
+def _platform_folders() -> tuple[Path, Path, Path]:
+    dirs = platformdirs.PlatformDirs(APP_NAME, appauthor=False)
+    with contextlib.suppress(
+        RuntimeError
+    ):  # no home folder, as in a container; older releases give back "~/…"
+        folders = (dirs.user_data_path, dirs.user_cache_path, dirs.user_state_path)
+        if all(folder.is_absolute() for folder in folders):
+            return folders
+    raise StorageError(
+        "There is no home folder to keep engines and models in.",
+        hint="Set SDMANAGER_HOME to a folder that may be written.",
+    )

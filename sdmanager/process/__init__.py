@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from ._activity import Activity, activity
 from ._child import Child, spawn
 from ._environment import child_environment
 from ._records import ProcessRecord
@@ -13,11 +14,13 @@ from ._run import run
 from ._types import Completed, ExitStatus, StopOutcome
 
 __all__ = (
+    "Activity",
     "Child",
     "Completed",
     "ExitStatus",
     "ProcessRecord",
     "StopOutcome",
+    "activity",
     "child_environment",
     "run",
     "spawn",

@@ -60,6 +60,27 @@ def misbehave(mode: str, moment: str) -> None:
         sys.exit(1)
     elif kind == "hang":
         time.sleep(3600)
+    elif kind == "spin":
+        while True:
+            pass
+    elif kind == "crawl":  # a slow disk: a little is read now and then, and nothing is said
+        with open(__file__, "rb", buffering=0) as file:
+            for _ in range(16):
+                time.sleep(0.2)
+                file.read(64)
+    elif kind == "refuses":
+        error("tensor 'model.diffusion_model.x' not in model file")
+        error("load tensors from file failed")
+        sys.exit(1)
+    elif (kind == "segvmine" and "--model" in sys.argv) or (
+        kind == "segvtiling" and "--vae-tiling" in sys.argv
+    ):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif kind == "toolarge" and "--model" in sys.argv:
+        error(
+            "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 12288.00 MiB on device 0: out of memory"
+        )
+        sys.exit(1)
     elif kind == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(3600)
@@ -104,6 +125,8 @@ def main() -> int:
         info(f"latent {image} decoded, taking 0.01s")
     if mode == "grey-memory":
         error("ggml_gallocr_reserve_n: failed to allocate Vulkan0 buffer of size 4831838208")
+    if mode == "greymine":
+        mode = "grey" if "--model" in sys.argv else "draws"
     for image in range(count):
         data = png(width, height, grey=mode.startswith("grey"))
         if mode == "truncated":

@@ -6,13 +6,14 @@ Standard library only: `.ci/run` asks before anything is installed (`python3 tes
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import shutil
 import subprocess
 from pathlib import Path
 
-SOURCES = Path(__file__).parents[2] / "sdmanager" / "binaries" / "sources.json"
+MANIFEST = Path(__file__).parents[2] / "binaries.json"
 
 
 def engine_home() -> Path:
@@ -23,8 +24,10 @@ def engine_home() -> Path:
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_bytes().splitlines()
         flags = next((line for line in lines if line.startswith((b"flags", b"Features"))), b"")
+    # Of the file, only what is built counts: new pins of release archives change nothing here.
+    sources = json.dumps(json.loads(MANIFEST.read_bytes())["source"], sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256()
-    for part in (SOURCES.read_bytes(), version, flags, platform.machine().encode()):
+    for part in (sources.encode(), version, flags, platform.machine().encode()):
         digest.update(hashlib.sha256(part).digest())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "sdmanager-tests" / digest.hexdigest()[:16]

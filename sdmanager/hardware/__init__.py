@@ -1,0 +1,23 @@
+"""What this machine has: processor, memory, graphics cards and their drivers.
+
+Drivers are asked in a process of their own and with a time limit, because they hang and crash. What could
+not be found out is None, and `HardwareSnapshot.problems` says why.
+"""
+
+from __future__ import annotations
+
+from ._fingerprint import hardware_fingerprint as hardware_fingerprint
+from ._system import current_platform as current_platform
+from .snapshot import Gpu as Gpu
+from .snapshot import HardwareSnapshot as HardwareSnapshot
+from .snapshot import Vendor as Vendor
+from .taking import take_snapshot as take_snapshot
+
+__all__ = (
+    "Gpu",
+    "HardwareSnapshot",
+    "Vendor",
+    "current_platform",
+    "hardware_fingerprint",
+    "take_snapshot",
+)
