@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdmanager import process
+from sdmanager.files import free_bytes
 
 from ._checks import Platform
 from .progress import first_error
@@ -44,14 +45,7 @@ class MachineProbe:
 
     def free_bytes(self, folder: Path) -> int | None:
         """Free space where the folder is or would be, or None where that is unknown."""
-        for place in (folder, *folder.parents):
-            try:
-                return shutil.disk_usage(place).free
-            except FileNotFoundError:
-                continue
-            except OSError:
-                return None
-        return None
+        return free_bytes(folder)
 
     async def output(self, argv: Sequence[str | Path]) -> str | None:
         """What a program prints, or None where it fails or cannot run."""

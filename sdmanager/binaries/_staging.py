@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import shutil
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from sdmanager.errors import BuildFailedError, StorageError
+from sdmanager.errors import EngineNotRunnableError, StorageError
 from sdmanager.threads import in_thread
 
 from .installed import PREVIOUS, read_record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from sdmanager.settings import Settings
+
     from .binary import EngineBinary
+
+_LOG = logging.getLogger("sdmanager.binaries")
 
 _STAGING = ".staging-"
 _POLL = 0.25
@@ -48,7 +53,7 @@ async def engines_lock(engines_dir: Path, on_wait: Callable[[], None]) -> AsyncI
                 on_wait()
             waiting = True
             await asyncio.sleep(_POLL)
-        except OSError as exc:
+        except (OSError, NotImplementedError) as exc:  # the latter: a file system without locks
             raise _not_writable(engines_dir, exc) from exc
     try:
         yield
@@ -67,7 +72,7 @@ async def staging_folder(engines_dir: Path) -> AsyncIterator[Path]:
     """
     folder = engines_dir / f"{_STAGING}{secrets.token_hex(6)}"
     try:
-        await in_thread(_clear_remains, engines_dir)
+        await in_thread(clear_remains, engines_dir)
         await in_thread(folder.mkdir)
     except OSError as exc:
         raise _not_writable(engines_dir, exc) from exc
@@ -77,6 +82,47 @@ async def staging_folder(engines_dir: Path) -> AsyncIterator[Path]:
         await in_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
+async def use_or_make(
+    settings: Settings,
+    installed: Callable[[], EngineBinary | None],
+    make: Callable[[Path], Awaitable[EngineBinary]],
+    *,
+    force: bool,
+    on_wait: Callable[[], None],
+    trouble: str,
+) -> EngineBinary:
+    """The installed engine, else one that is made in a staging folder; of two makers the second uses the first's.
+
+    Args:
+        settings: Folders.
+        installed: Looks for it.
+        make: Makes and installs it, given the staging folder.
+        force: Make it also where it is installed.
+        on_wait: Called once if another process is at work.
+        trouble: Begins the sentence about a file that cannot be written: "The build cannot write its files".
+
+    Raises:
+        StorageError: A folder or file cannot be written.
+        Exception: Whatever ``make`` raised.
+    """
+    if not force and (engine := installed()):
+        return engine
+    async with engines_lock(settings.engines_dir, on_wait):
+        if not force and (engine := installed()):
+            _LOG.info("using the engine that another process has made")
+            return engine
+        async with staging_folder(settings.engines_dir) as staging:
+            try:
+                return await make(staging)
+            except StorageError:
+                raise
+            except OSError as exc:
+                raise StorageError(
+                    f"{trouble}: {exc.strerror or exc}.",
+                    hint="Check the free space, or set SDMANAGER_HOME to a folder on another disk.",
+                ) from exc
+
+
 def install(finished: Path, target: Path) -> EngineBinary:
     """Put a finished folder in place of an installed one, which stays until then.
 
@@ -84,7 +130,7 @@ def install(finished: Path, target: Path) -> EngineBinary:
 
     Raises:
         StorageError: It cannot be done; the old engine is where it was.
-        BuildFailedError: What was put in place is not usable; the old engine is where it was.
+        EngineNotRunnableError: What was put in place is not usable; the old engine is where it was.
     """
     previous = target.with_name(f"{PREVIOUS}{target.name}")
     try:
@@ -96,7 +142,7 @@ def install(finished: Path, target: Path) -> EngineBinary:
             finished.rename(target)
             engine = read_record(target)
             if engine is None:
-                raise BuildFailedError("The engine was built and cannot be read where it was installed.")
+                raise EngineNotRunnableError("The engine cannot be read where it was just installed.")
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)
             if replacing:
@@ -109,7 +155,28 @@ def install(finished: Path, target: Path) -> EngineBinary:
     return engine
 
 
-def _clear_remains(engines_dir: Path) -> None:
+async def sweep_remains(engines_dir: Path) -> None:
+    """Remove what killed builders left, if there is anything and nobody is at work there; nothing is waited for."""
+    if not await in_thread(_has_remains, engines_dir):
+        return
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(_POLL):
+                await stack.enter_async_context(engines_lock(engines_dir, lambda: None))
+        except (TimeoutError, StorageError):
+            return
+        with suppress(OSError):
+            await in_thread(clear_remains, engines_dir)
+
+
+def clear_remains(engines_dir: Path) -> None:
+    """Remove what killed builders left; a replaced engine whose successor never came is put back.
+
+    Call with the lock held.
+
+    Raises:
+        OSError: The folder cannot be read.
+    """
     for entry in list(engines_dir.iterdir()):
         if entry.name.startswith(_STAGING):
             shutil.rmtree(entry, ignore_errors=True)
@@ -119,6 +186,13 @@ def _clear_remains(engines_dir: Path) -> None:
                 shutil.rmtree(entry, ignore_errors=True)
             else:
                 entry.rename(target)
+
+
+def _has_remains(engines_dir: Path) -> bool:
+    try:
+        return any(entry.name.startswith((_STAGING, PREVIOUS)) for entry in engines_dir.iterdir())
+    except OSError:
+        return False
 
 
 def _make_lock(engines_dir: Path) -> FileLock:
@@ -145,9 +219,10 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _not_writable(folder: Path, exc: OSError) -> StorageError:
+def _not_writable(folder: Path, exc: OSError | NotImplementedError) -> StorageError:
+    reason = getattr(exc, "strerror", None) or exc
     return StorageError(
-        f"The folder of the engines cannot be written: {exc.strerror or exc}.",
+        f"The folder {folder.name!r} cannot be written: {reason}.",
         hint="Check that it is writable and has free space, or set SDMANAGER_HOME to another folder.",
-        details={"path": str(folder), "errno": exc.errno},
+        details={"path": str(folder), "errno": getattr(exc, "errno", None)},
     )

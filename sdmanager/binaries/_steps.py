@@ -112,14 +112,16 @@ class Steps:
         """The error for a tool that did not do its work, with the first reason it gave."""
         lines = list(lines)
         log_hint = f"Everything that was printed is in {self.log}."
-        details = {"log": str(self.log)}
+        details: dict[str, object] = {"log": str(self.log)}
         if ran_out_of_memory(lines):
             return BuildFailedError(
                 f"The engine was not built: {what}: the compiler was killed, probably for want of memory.",
                 hint=f"Close other programs and run the command again. {log_hint}",
-                details=details | {"reason": "memory"},
+                details=details | {"reason": "memory", "passing": True},
             )
         reason = first_error(lines) or next((line.strip() for line in reversed(lines) if line.strip()), None)
+        if reason and "No space left on device" in reason:
+            details |= {"passing": True}
         because = f": {reason.replace(f'{self._staging}/', '')[:500]}" if reason else ""
         return BuildFailedError(f"The engine was not built: {what}{because}", hint=log_hint, details=details)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sdmanager.errors import InvalidRequestError
+
 from .capabilities import Capabilities
 
 VARIANTS = ("cuda", "rocm", "vulkan", "metal", "cpu")
@@ -13,6 +15,19 @@ VARIANTS = ("cuda", "rocm", "vulkan", "metal", "cpu")
 
 CUSTOM = "custom"
 """The variant of a binary of which only its owner knows what it was built for."""
+
+
+def check_variant(variant: str | None) -> None:
+    """See that a variant that is asked for is one; None, for any, is right too.
+
+    Raises:
+        InvalidRequestError: There is no such variant.
+    """
+    if variant is not None and variant not in VARIANTS:
+        raise InvalidRequestError(
+            f"No engine variant is called {variant!r}.",
+            hint=f"Use one of {', '.join(VARIANTS)}, also where SDMANAGER_VARIANT names one.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +51,12 @@ class EngineBinary:
     sha256: str
     capabilities: Capabilities
     installed_at: datetime
+
+    def installed_bytes(self) -> int:
+        """Size of all files in its folder, or of the file alone where it is the user's own; 0 when it is gone."""
+        if self.variant == CUSTOM:
+            return self.path.stat().st_size if self.path.is_file() else 0
+        return sum(path.stat().st_size for path in self.path.parent.rglob("*") if path.is_file())
 
     def to_json(self, relative_to: Path | None = None) -> dict[str, object]:
         """Plain data for a file.
@@ -68,7 +89,8 @@ class EngineBinary:
         capabilities = Capabilities.from_json(data.get("capabilities"))
         try:
             installed_at = datetime.fromisoformat(texts["installed_at"])
-        except ValueError:
+            installed_at.astimezone(UTC)
+        except (ValueError, OverflowError):
             return None
         if capabilities is None or installed_at.tzinfo is None:
             return None

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import re
-import signal
+import stat
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -17,22 +17,20 @@ from sdmanager.files import read_json, write_json
 
 from .binary import CUSTOM, EngineBinary
 from .capabilities import Capabilities, parse_help
+from .loader_errors import explain_crash, explain_loader, explain_refusal, explain_signal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sdmanager.settings import Settings
 
+    from .loader_errors import LoaderError
+
 _LOG = logging.getLogger("sdmanager.binaries")
 _FORMAT = 1
 _TIME_LIMIT = 30.0
 _VERSION = re.compile(r"^stable-diffusion\.cpp version ([^\s,]+)", re.MULTILINE)
 _ENGINE_FLAGS = frozenset({"--model", "--prompt", "--output", "--steps"})
-_LIBRARY = re.compile(
-    r"error while loading shared libraries: ([^\s:]+)|Error loading shared library ([^\s:]+)"
-    r"|Library not loaded: (\S+)"
-)
-_GLIBC = re.compile(r"version [`'\"]((?:GLIBC|GLIBCXX|CXXABI|GOMP)_[\w.]+)['\"] not found")
 
 
 async def inspect_engine(
@@ -84,7 +82,7 @@ async def inspect_engine(
         variant=variant,
         version=version[1] if version else "unknown",
         source=source,
-        sha256=await asyncio.to_thread(file_sha256, path),
+        sha256=await asyncio.to_thread(_digest, path),
         capabilities=capabilities,
         installed_at=datetime.now(UTC),
     )
@@ -100,6 +98,13 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _digest(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as exc:
+        raise _not_runnable(path, f"cannot be read: {exc.strerror or exc}") from exc
+
+
 def _identify(path: Path) -> list[int]:
     """What tells this file from any other that was ever at this path."""
     try:
@@ -113,6 +118,8 @@ def _identify(path: Path) -> list[int]:
         hint = f"Name the file itself: {inside}." if inside.is_file() else None
         raise _not_runnable(path, "is a folder, not a program", hint=hint)
     if not os.access(path, os.X_OK):
+        if found.st_mode & stat.S_IXUSR:  # its own mode allows it: a disk mounted with noexec does not
+            raise _refused(path, explain_refusal("Permission denied"))
         raise _not_runnable(path, "is not executable", hint=f"Run 'chmod +x {path}' if you trust this file.")
     return [found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev]
 
@@ -122,31 +129,20 @@ async def _ask(path: Path, flag: str, settings: Settings, time_limit: float) -> 
     try:
         done = await process.run([path, flag], timeout=time_limit, guard=settings.guard)
     except TimeoutError:
-        raise _not_runnable(path, f"did not answer '{flag}' within {time_limit:g} s") from None
+        # It may be the disk: a proof of nothing.
+        error = _not_runnable(path, f"did not answer '{flag}' within {time_limit:g} s")
+        error.details["passing"] = True
+        raise error from None
     except OSError as exc:
-        raise _not_runnable(path, f"is not a program for this system ({exc.strerror or exc})") from exc
+        raise _refused(path, explain_refusal(exc.strerror or str(exc))) from exc
     stderr = done.stderr.decode("utf-8", "replace")
     status = done.status
+    if not status.ok and (reason := explain_loader(stderr, status.code)):
+        raise _refused(path, reason)
     if status.signal is not None:
-        raise _not_runnable(path, f"was ended by {_describe_signal(status.signal)}")
-    if status.code and (match := _LIBRARY.search(stderr)):
-        library = next(name for name in match.groups() if name)
-        raise _not_runnable(
-            path,
-            f"needs the library {library}, which is missing here",
-            hint="Install the package with that library, or run 'sdmanager engine build' for another engine.",
-            missing=library,
-        )
-    if status.code and (match := _GLIBC.search(stderr)):
-        raise _not_runnable(
-            path,
-            f"needs {match[1]}, and this system's libraries are older",
-            hint="Run 'sdmanager engine build': an engine built here needs nothing newer.",
-            missing=match[1],
-        )
-    if status.code in {126, 127}:
-        last = stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise _not_runnable(path, f"is not a program for this system ({last[0].strip()})")
+        raise _refused(path, explain_signal(status.signal, stderr))
+    if status.code is not None and (reason := explain_crash(status.code)):
+        raise _refused(path, reason)
     return done.stdout.decode("utf-8", "replace")
 
 
@@ -169,13 +165,8 @@ def _not_runnable(
     return EngineNotRunnableError(f"The engine at {path} {what}.", hint=hint, details=details)
 
 
-def _describe_signal(number: int) -> str:
-    if number == signal.SIGILL:
-        return "SIGILL, as happens to a program built for another processor"
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+def _refused(path: Path, reason: LoaderError) -> BinaryError:
+    return _not_runnable(path, reason.clause, hint=reason.hint, missing=reason.missing)
 
 
 def _absolute(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""How a build tells what it is doing, and reading that out of what its tools print. Pure."""
+"""How the getting of an engine tells what it is doing, and reading that out of what tools print. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-BuildPhase: TypeAlias = Literal[
-    "waiting", "preparing", "fetching", "configuring", "compiling", "proving", "installing"
-]
+EnginePhase: TypeAlias = Literal[
+    "choosing", "rejected", "waiting", "downloading", "unpacking", "preparing", "fetching", "configuring",
+    "compiling", "proving", "installing",
+]  # fmt: skip
+"""``downloading`` and ``unpacking`` count bytes; ``rejected`` says which engine does not work here, and why."""
 
 
 @dataclass(frozen=True, slots=True)
-class BuildProgress:
-    """One step of a build.
+class EngineProgress:
+    """One step on the way to an engine.
 
     Attributes:
         phase: What is going on.
@@ -25,13 +27,13 @@ class BuildProgress:
         message: The same for people.
     """
 
-    phase: BuildPhase
+    phase: EnginePhase
     step: int
     total: int
     message: str
 
 
-OnProgress: TypeAlias = "Callable[[BuildProgress], None]"
+OnProgress: TypeAlias = "Callable[[EngineProgress], None]"
 
 _STEP = re.compile(r"^\[(\d+)/(\d+)\]\s*(.*)$")
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -65,13 +67,13 @@ class LineReader:
         return self.feed(b"\n") if self._rest else []
 
 
-def compile_step(line: str) -> BuildProgress | None:
+def compile_step(line: str) -> EngineProgress | None:
     """The progress in a line such as ``[3/57] Building CXX object src/x.cpp.o``."""
     match = _STEP.match(line)
     # Before the build, ninja counts what it does to its own files: "[0/2] Re-checking globbed directories".
     if match is None or match[3].startswith("Re-"):
         return None
-    return BuildProgress("compiling", int(match[1]), int(match[2]), match[3])
+    return EngineProgress("compiling", int(match[1]), int(match[2]), match[3])
 
 
 def first_error(lines: Sequence[str]) -> str | None:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 from typing import TYPE_CHECKING
 
 from sdmanager import process
-from sdmanager.errors import BinaryError, BuildFailedError, StorageError
+from sdmanager.errors import BinaryError, BuildFailedError
 from sdmanager.threads import in_thread
 
 from ._fetch import PIP_ENVIRONMENT, fetch_sources, fetch_tools, find_tool
 from ._jobs import parallel_jobs
 from ._probe import MachineProbe, this_platform
-from ._staging import engines_lock, install, staging_folder
+from ._staging import install, use_or_make
 from ._steps import Steps
 from ._unpack import unpack_tar
 from .inspection import inspect_engine
-from .installed import list_installed, write_record
+from .installed import find_installed, write_record
 from .pins import load_sources
 from .preflight import check_tools
-from .progress import BuildProgress, compile_step
+from .progress import EngineProgress, compile_step
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from sdmanager.settings import Settings
@@ -32,9 +30,9 @@ if TYPE_CHECKING:
     from ._checks import BuildTools
     from .binary import EngineBinary
     from .pins import Sources
-    from .progress import BuildPhase, OnProgress
+    from .progress import EnginePhase, OnProgress
+    from .proof import Prover
 
-_LOG = logging.getLogger("sdmanager.binaries")
 _SOURCE = "source-build"
 
 
@@ -44,7 +42,7 @@ async def build_engine(
     *,
     force: bool = False,
     on_progress: OnProgress | None = None,
-    prove: Callable[[EngineBinary], Awaitable[None]] | None = None,
+    prove: Prover | None = None,
     sources: Sources | None = None,
 ) -> EngineBinary:
     """Build an engine from source and install it; what is installed already is used instead.
@@ -70,30 +68,16 @@ async def build_engine(
     However it ends, the engine that was installed before still works until the new one is in its place. If
     cancelled, the compilers are dead and the staging folder is gone when the exception arrives.
     """
-    build = _Build(settings, variant, sources or load_sources(), on_progress)
-    if not force and (engine := build.installed()):
-        return engine
-    waited = False
-
-    def on_wait() -> None:
-        nonlocal waited
-        waited = True
-        build.report("waiting", 0, 0, "another process is building an engine")
-
-    async with engines_lock(settings.engines_dir, on_wait):
-        if not force and (engine := build.installed()):
-            _LOG.info("using the engine that another process %s", "just built" if waited else "has built")
-            return engine
-        async with staging_folder(settings.engines_dir) as staging:
-            try:
-                return await build.run(staging, prove)
-            except StorageError:
-                raise
-            except OSError as exc:
-                raise StorageError(
-                    f"The build cannot write its files: {exc.strerror or exc}.",
-                    hint="Check the free space, or set SDMANAGER_HOME to a folder on another disk.",
-                ) from exc
+    pins = sources or load_sources()
+    build = _Build(settings, variant, pins, on_progress)
+    return await use_or_make(
+        settings,
+        lambda: find_installed(settings, variant, _SOURCE, pins.package.engine_version),
+        lambda staging: build.run(staging, prove),
+        force=force,
+        on_wait=lambda: build.report("waiting", 0, 0, "another process is building an engine"),
+        trouble="The build cannot write its files",
+    )
 
 
 class _Build:
@@ -108,20 +92,11 @@ class _Build:
         self._recipe = sources.recipe(variant)
         self._on_progress = on_progress
 
-    def report(self, phase: BuildPhase, step: int, total: int, message: str) -> None:
+    def report(self, phase: EnginePhase, step: int, total: int, message: str) -> None:
         if self._on_progress is not None:
-            self._on_progress(BuildProgress(phase, step, total, message))
+            self._on_progress(EngineProgress(phase, step, total, message))
 
-    def installed(self) -> EngineBinary | None:
-        for engine in list_installed(self._settings):
-            wanted = (self._variant, _SOURCE, self._sources.package.engine_version)
-            if (engine.variant, engine.source, engine.version) == wanted:
-                return engine
-        return None
-
-    async def run(
-        self, staging: Path, prove: Callable[[EngineBinary], Awaitable[None]] | None
-    ) -> EngineBinary:
+    async def run(self, staging: Path, prove: Prover | None) -> EngineBinary:
         settings, package = self._settings, self._sources.package
         self.report("preparing", 0, 1, "looking for the tools")
         environ = process.child_environment({"LC_ALL": "C"})
@@ -158,7 +133,7 @@ class _Build:
         if prove is not None:
             await prove(engine)
         self.report("installing", 0, 1, "putting it in place")
-        write_record(finished, engine)
+        await in_thread(write_record, finished, engine)
         target = settings.engines_dir / f"{self._variant}-{package.engine_version}"
         engine = await in_thread(install, finished, target)
         self.report("installing", 1, 1, str(engine.path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass, field
@@ -92,6 +93,14 @@ class ModelFiles:
         for role, path in sorted(self.files.items()):
             digest.update(f"{role}={path}\n".encode("utf-8", "surrogateescape"))
         return f"{self.name}:{digest.hexdigest()[:12]}"
+
+    def size_bytes(self) -> int:
+        """Size of all files together; one that cannot be read counts nothing."""
+        size = 0
+        for path in self.files.values():
+            with contextlib.suppress(OSError, ValueError):
+                size += path.stat().st_size
+        return size
 
     def check(self) -> None:
         """See that every file is there, readable and not empty.

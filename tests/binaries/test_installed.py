@@ -15,7 +15,6 @@ from sdmanager.binaries._staging import engines_lock, install, staging_folder
 from sdmanager.binaries.installed import RECORD, write_record
 from sdmanager.errors import (
     BinaryError,
-    BuildFailedError,
     EngineNotFoundError,
     EngineNotRunnableError,
     StorageError,
@@ -56,7 +55,7 @@ def test_nothing_is_installed_at_first(settings: Settings) -> None:
 async def test_no_engine_at_all_says_what_to_do(settings: Settings) -> None:
     with pytest.raises(EngineNotFoundError, match="No engine is installed") as caught:
         await find_engine(settings)
-    assert "engine build" in (caught.value.hint or "")
+    assert "engine install" in (caught.value.hint or "")
 
 
 def test_a_record_round_trips(settings: Settings, engines: Path) -> None:
@@ -143,7 +142,7 @@ def test_a_finished_folder_that_is_unusable_leaves_the_old_engine(settings: Sett
     make(engines / "cpu", version="old")
     make(engines / ".staging-1" / "finished", version="new")
     (engines / ".staging-1" / "finished" / RECORD).write_text("{}")
-    with pytest.raises(BuildFailedError):
+    with pytest.raises(EngineNotRunnableError, match="just installed"):
         install(engines / ".staging-1" / "finished", engines / "cpu")
     assert [(engine.version, engine.path.parent.name) for engine in list_installed(settings)] == [
         ("old", "cpu")
@@ -216,7 +215,7 @@ async def test_the_staging_folder_goes_with_its_block(engines: Path, error: Base
 
 async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StorageError, match="folder of the engines"):
+    with pytest.raises(StorageError, match="folder 'engines' cannot be written"):
         async with engines_lock(tmp_path / "file" / "engines", lambda: None):
             raise AssertionError
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdmanager.binaries import BuildProgress
+from sdmanager.binaries import EngineProgress
 from sdmanager.binaries._jobs import available_memory, available_processors, jobs
 from sdmanager.binaries.progress import LineReader, compile_step, first_error, ran_out_of_memory
 
@@ -30,7 +30,7 @@ def test_progress_does_not_depend_on_the_chunks(cuts: list[int]) -> None:
 
 
 def test_a_step_is_told_in_the_tools_words() -> None:
-    assert compile_step("[3/57] Building CXX object x.o") == BuildProgress(
+    assert compile_step("[3/57] Building CXX object x.o") == EngineProgress(
         "compiling", 3, 57, "Building CXX object x.o"
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sdmanager.binaries import BuildProgress, EngineBinary, build_engine, list_installed
+from sdmanager.binaries import EngineBinary, EngineProgress, build_engine, list_installed
 from sdmanager.binaries._fetch import _download_error, find_tool
 from sdmanager.errors import (
     BinaryError,
@@ -54,7 +54,7 @@ def cmdline(process: psutil.Process) -> list[str]:
 
 
 async def test_an_engine_is_built_and_installed(settings: Settings, tiny) -> None:
-    seen: list[BuildProgress] = []
+    seen: list[EngineProgress] = []
     engine = await build_engine(settings, sources=tiny(), on_progress=seen.append)
     assert list_installed(settings) == [engine]
     assert (engine.variant, engine.version, engine.source) == ("cpu", "tiny-1.0", "source-build")
@@ -71,7 +71,7 @@ async def test_an_engine_is_built_and_installed(settings: Settings, tiny) -> Non
 async def test_what_is_installed_is_not_built_again(settings: Settings, quick) -> None:
     sources = quick()
     engine = await build_engine(settings, sources=sources)
-    seen: list[BuildProgress] = []
+    seen: list[EngineProgress] = []
     assert await build_engine(settings, sources=sources, on_progress=seen.append) == engine
     assert seen == []
 
@@ -205,7 +205,7 @@ async def test_a_misled_pip_of_the_user_still_works(
     monkeypatch.setenv("PIP_REQUIRE_VIRTUALENV", "1")
     monkeypatch.setenv("CLICOLOR_FORCE", "1")
     monkeypatch.setenv("NINJA_STATUS", "%p ")
-    seen: list[BuildProgress] = []
+    seen: list[EngineProgress] = []
     await build_engine(settings, sources=tiny(), on_progress=seen.append)
     assert [step.step for step in seen if step.phase == "compiling"] == [1, 2, 3]
 
@@ -216,7 +216,7 @@ async def test_missing_tools_are_told_before_anything_is_fetched(
     sources = tiny()
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    seen: list[BuildProgress] = []
+    seen: list[EngineProgress] = []
     with pytest.raises(
         BuildToolsMissingError, match=r"a C compiler is missing; a C\+\+17 compiler .* is missing"
     ):
@@ -304,7 +304,7 @@ async def test_an_error_of_the_listener_in_any_phase_leaves_the_old_engine(
         await build_engine(settings, sources=sources)
     before = list_installed(settings)
 
-    def listen(progress: BuildProgress) -> None:
+    def listen(progress: EngineProgress) -> None:
         if progress.phase == phase:
             raise RuntimeError("listener")
 
@@ -317,7 +317,7 @@ async def test_an_error_of_the_listener_in_any_phase_leaves_the_old_engine(
 
 async def test_of_two_builders_the_second_waits_and_uses_the_first(settings: Settings, quick) -> None:
     sources = quick()
-    seen: list[list[BuildProgress]] = [[], []]
+    seen: list[list[EngineProgress]] = [[], []]
     first, second = await asyncio.gather(
         *(build_engine(settings, sources=sources, on_progress=events.append) for events in seen)
     )
