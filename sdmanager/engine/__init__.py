@@ -1,9 +1,10 @@
-"""Running the engine: arguments, parser, progress, previews, results, and the local generator over them."""
+"""Running the engine: arguments, parser, progress, previews, results, proofs, and the local generator over them."""
 
+from .ensuring import ensure_binary as ensure_binary
 from .estimates import EstimateStore as EstimateStore
 from .local import LocalGenerator as LocalGenerator
 from .parser import OutputParser as OutputParser
-from .proof import Proof as Proof
+from .proof import draw_proof as draw_proof
 from .proof import prove_engine as prove_engine
 
-__all__ = ("EstimateStore", "LocalGenerator", "OutputParser", "Proof", "prove_engine")
+__all__ = ("EstimateStore", "LocalGenerator", "OutputParser", "draw_proof", "ensure_binary", "prove_engine")

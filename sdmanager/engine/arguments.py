@@ -98,6 +98,7 @@ def build_invocation(
     *,
     threads: int | None = None,
     on_gpu: bool = False,
+    verbose: bool = False,
 ) -> Invocation:
     """The engine's arguments for a request.
 
@@ -108,6 +109,7 @@ def build_invocation(
         capabilities: What the binary's own help lists.
         threads: CPU threads, or None for the engine's choice.
         on_gpu: Whether the backend is a GPU, which makes costly previews affordable.
+        verbose: Have the engine say more, such as which devices it uses.
 
     Raises:
         InvalidRequestError: An unknown sampler, scheduler or preview method, or a prompt that is too long.
@@ -130,6 +132,7 @@ def build_invocation(
         _input_arguments(request),
         _plan_arguments(plan, capabilities),
         ["--threads", str(threads)] if threads else [],
+        ["--verbose"] if verbose and capabilities.supports("--verbose") else [],
         # A folder that is not there: a <lora:…> tag in a prompt that is a name finds nothing.
         ["--lora-model-dir", LORA_FOLDER],
         ["--preview", preview.value, "--preview-path", PREVIEW_NAME] if preview else [],

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from sdmanager.binaries import EngineBinary, find_engine
-from sdmanager.errors import EngineNotFoundError, SDManagerError
+from sdmanager.binaries import (
+    EngineBinary,
+    Ensured,
+    Meaning,
+    Proof,
+    find_engine,
+    meaning_of,
+    record_failure,
+    record_success,
+)
+from sdmanager.errors import (
+    BinaryError,
+    EngineArgumentError,
+    GenerationError,
+    SDManagerError,
+)
 from sdmanager.generation import Cancelled, Failed, MemoryPlan
 from sdmanager.models import ModelFiles, resolve_model
 from sdmanager.settings import Settings
 from sdmanager.threads import in_thread
 
+from .ensuring import ensure_binary
 from .estimates import EstimateStore
 from .jobs import sweep_jobs
-from .proof import prove_engine
 from .runner import Run, run_generation
 
 if TYPE_CHECKING:
@@ -26,7 +41,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from sdmanager.binaries import BuildProgress
+    from sdmanager.binaries import EngineProgress
     from sdmanager.generation import EventCallback, GenerationResult, ImageRequest
 
 
@@ -37,12 +52,12 @@ class LocalGenerator:
 
     Args:
         model: ``"demo"``, the path of a model file, or ``ModelFiles``; None is the demo model.
-        engine: Path of an ``sd-cli`` to use; None: ``SDMANAGER_ENGINE``, else an installed one, else one that is
-            built from source on first use (minutes; needs a C++ compiler).
+        engine: Path of an ``sd-cli`` to use; None: ``SDMANAGER_ENGINE``, else the best that works here, which is
+            fetched or built and proven on first use (building takes minutes and needs a C++ compiler).
         settings: Folders and times; from the environment when None.
         plan: Memory flags.
         threads: CPU threads; None: one per physical core.
-        on_prepare: Told how far the building of an engine is.
+        on_prepare: Told how far the getting of an engine is.
         on_output: Given each raw piece of the engine's output with the name of its stream.
     """
 
@@ -54,7 +69,7 @@ class LocalGenerator:
         settings: Settings | None = None,
         plan: MemoryPlan | None = None,
         threads: int | None = None,
-        on_prepare: Callable[[BuildProgress], None] | None = None,
+        on_prepare: Callable[[EngineProgress], None] | None = None,
         on_output: Callable[[str, bytes], None] | None = None,
     ) -> None:
         self._settings = settings or Settings.from_environment()
@@ -67,7 +82,7 @@ class LocalGenerator:
         self._on_output = on_output
         self._estimates = EstimateStore(self._settings.state_dir / "estimates.json")
         self._preparing = asyncio.Lock()
-        self._binary: EngineBinary | None = None
+        self._ensured: Ensured | None = None
         self._model: ModelFiles | None = None
         self._running: dict[asyncio.Task[Any], asyncio.Future[None]] = {}
 
@@ -80,19 +95,20 @@ class LocalGenerator:
         await self.aclose()
 
     async def prepare(self) -> EngineBinary:
-        """Find or build the engine and see that the model is there, so that ``generate`` starts at once.
+        """Ensure the engine and see that the model is there, so that ``generate`` starts at once.
 
         Returns:
             The engine that will be used.
 
         Raises:
             ModelError: The model is not there.
-            BinaryError: There is no engine and none can be built.
+            BinaryError: No engine works here.
+            GenerationError: The only engine that could be tried does not draw.
             StorageError: The data folder cannot be written.
 
-        Cancelling ends a build and leaves the engine that was there before.
+        Cancelling ends a download or a build and leaves the engine that was there before.
         """
-        return (await self._prepare())[0]
+        return (await self._prepare())[0].engine
 
     async def generate(
         self, request: ImageRequest, on_event: EventCallback | None = None
@@ -120,15 +136,16 @@ class LocalGenerator:
             self._running[task] = ended
         try:
             try:
-                binary, model = await self._prepare()
+                ensured, model = await self._prepare()
             except (SDManagerError, asyncio.CancelledError) as exc:
                 _emit_end(on_event, exc, generation_id, time.monotonic() - began)
                 raise
-            return await run_generation(
+            return await self._judged(
+                ensured,
                 Run(
                     generation_id=generation_id,
                     request=request,
-                    binary=binary,
+                    binary=ensured.engine,
                     model=model,
                     plan=self._plan,
                     settings=self._settings,
@@ -136,7 +153,7 @@ class LocalGenerator:
                     threads=self._threads,
                     on_event=on_event,
                     on_output=self._on_output,
-                )
+                ),
             )
         finally:
             ended.set_result(None)
@@ -161,29 +178,41 @@ class LocalGenerator:
         if running:
             await asyncio.wait(running.values())
 
-    async def _prepare(self) -> tuple[EngineBinary, ModelFiles]:
+    async def _prepare(self) -> tuple[Ensured, ModelFiles]:
         async with self._preparing:
             if self._model is None:
                 self._model = await in_thread(resolve_model, self._wanted_model, self._settings)
                 await in_thread(sweep_jobs, self._settings.jobs_dir)
             else:
                 self._model.check()
-            if self._binary is None or not self._binary.path.exists():
-                self._binary = await self._find_or_build()
-            return self._binary, self._model
+            if self._ensured is None or not self._ensured.engine.path.exists():
+                self._ensured = await ensure_binary(
+                    self._settings,
+                    model=self._wanted_model,
+                    plan=self._plan,
+                    on_progress=self._on_prepare,
+                )
+            return self._ensured, self._model
 
-    async def _find_or_build(self) -> EngineBinary:
+    async def _judged(self, ensured: Ensured, run: Run) -> GenerationResult:
+        """Draw; where the engine could not be proven before, this is its proof."""
+        if ensured.proof.proven:
+            return await run_generation(run)
         try:
-            return await find_engine(self._settings)
-        except EngineNotFoundError:
-            if self._settings.engine is not None:
-                raise
-        from sdmanager.binaries import build_engine
-
-        return await build_engine(self._settings, on_progress=self._on_prepare, prove=self._prove)
-
-    async def _prove(self, binary: EngineBinary) -> None:
-        await prove_engine(binary, self._settings)
+            result = await run_generation(run)
+        except (BinaryError, GenerationError) as exc:
+            if meaning_of(exc) is Meaning.FAILED and not isinstance(exc, EngineArgumentError):
+                self._ensured = None
+                await record_failure(self._settings, ensured, exc)
+            raise
+        image = result.image
+        drew = Proof(
+            proven=True, model=run.model.name, width=image.width, height=image.height,
+            steps=run.request.steps, seconds=result.time_taken, note="the first real picture",
+        )  # fmt: skip
+        await record_success(self._settings, ensured, drew)
+        self._ensured = dataclasses.replace(ensured, proof=drew)
+        return result
 
 
 def _emit_end(

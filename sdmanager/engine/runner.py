@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sdmanager.errors import (
+    EngineHungError,
     EngineNotFoundError,
     EngineNotRunnableError,
     GenerationError,
@@ -31,7 +32,7 @@ from sdmanager.generation import (
     Stage,
     StageChanged,
 )
-from sdmanager.process import child_environment, spawn
+from sdmanager.process import activity, child_environment, spawn
 from sdmanager.threads import in_thread
 
 from . import output as out
@@ -40,6 +41,7 @@ from .failures import Diary, explain_failure, explain_picture
 from .images import check_result, fit_input, natural_size, open_input
 from .jobs import JobFolder
 from .parser import OutputParser
+from .patience import Watch
 from .previews import PreviewWatcher
 from .progress import ProgressTracker, Snapshot
 
@@ -49,13 +51,16 @@ if TYPE_CHECKING:
     from sdmanager.binaries import EngineBinary
     from sdmanager.generation import EventCallback, MemoryPlan
     from sdmanager.models import ModelFiles
+    from sdmanager.process import Child, ExitStatus
     from sdmanager.settings import Settings
 
     from .estimates import EstimateStore
+    from .patience import Patience
 
 _log = logging.getLogger("sdmanager.engine")
 
 _TAIL_CHARS: Final = 64 * 1024
+_SAMPLE_SECONDS: Final = 0.5
 
 # With less free space than this after a run, a cut image needs no other explanation.
 _FULL_DISK_BYTES: Final = 256 * 1024
@@ -76,6 +81,8 @@ class Run:
         threads: CPU threads, or None for the engine's choice.
         on_event: Called on the event loop with each event; what it raises ends the run.
         on_output: Called with the name of the stream and each raw piece of the engine's output.
+        verbose: Have the engine say more.
+        patience: When the run counts as hung and is ended; None: never.
     """
 
     generation_id: str
@@ -88,6 +95,8 @@ class Run:
     threads: int | None = None
     on_event: EventCallback | None = None
     on_output: Callable[[str, bytes], None] | None = None
+    verbose: bool = False
+    patience: Patience | None = None
 
 
 async def run_generation(run: Run) -> GenerationResult:
@@ -131,6 +140,7 @@ class _Execution:
         self.callback_error: BaseException | None = None
         self._diary = Diary()
         self._save_failed = False
+        self._printed = 0
         self._image = 1
         self._watcher: PreviewWatcher | None = None
         self._stage: Stage | None = None
@@ -178,6 +188,7 @@ class _Execution:
             run.binary.capabilities,
             threads=run.threads,
             on_gpu=run.binary.variant not in {"cpu", "custom"},
+            verbose=run.verbose,
         )
         inputs |= {name: text.encode("utf-8", "surrogateescape") for name, text in invocation.texts.items()}
         estimate = run.estimates.get(run.model.key, run.binary.variant, request.width, request.height)
@@ -223,13 +234,29 @@ class _Execution:
             except OSError as exc:
                 raise EngineNotRunnableError(f"The engine cannot be started: {exc.strerror or exc}.") from exc
             folder.started(child.pid)
-            status = await child.wait()
+            status = await self._wait(child)
         for event in self._parser.close():
             self._take(event)
         if not status.ok:
             raise explain_failure(status, self._diary)
 
+    async def _wait(self, child: Child) -> ExitStatus:
+        """The end of the child; of one that hangs, the end that we make."""
+        patience, clock = self._run.patience, asyncio.get_running_loop().time
+        if patience is None:
+            return await child.wait()
+        watch, ended = Watch(patience, clock()), asyncio.ensure_future(child.wait())
+        try:
+            while not (await asyncio.wait([ended], timeout=_SAMPLE_SECONDS))[0]:
+                if reason := watch.feed(clock(), self._printed, activity(child.pid)):
+                    await child.stop(0)
+                    raise EngineHungError(f"The engine {reason} and was ended.")
+            return await ended
+        finally:
+            ended.cancel()
+
     def _on_output(self, stream: str, data: bytes) -> None:
+        self._printed += len(data)
         if self._run.on_output is not None:
             self._run.on_output(stream, data)
         if stream == "stderr":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 from recorded import BUILDS, SCENARIOS, parse, parse_recorded, run_of, stream
 
+from sdmanager.binaries import EngineBinary
 from sdmanager.engine import output as out
-from sdmanager.engine.failures import Diary, explain_failure
+from sdmanager.engine.failures import Diary, explain_failure, explain_picture
 from sdmanager.errors import (
     BinaryError,
     EngineArgumentError,
@@ -22,6 +25,8 @@ from sdmanager.errors import (
     ModelCorruptError,
     ModelNotFoundError,
     ModelUnsupportedError,
+    NoDeviceError,
+    NoImageError,
     StorageError,
 )
 from sdmanager.process import ExitStatus, StopOutcome
@@ -41,8 +46,8 @@ def diary_of(events: list[object], stderr: bytes) -> Diary:
     return diary
 
 
-def explain(stderr: str, status: ExitStatus | None = None, stdout: str = ""):
-    events = parse(stdout.encode(), stderr.encode())
+def explain(stderr: str, status: ExitStatus | None = None, stdout: str = "", prompt: str = ""):
+    events = parse(stdout.encode(), stderr.encode(), prompt=prompt)
     return explain_failure(status or ended(), diary_of(events, stderr.encode()))
 
 
@@ -278,3 +283,158 @@ def test_a_cut_model_whose_reason_was_spoilt_by_a_race_in_the_engine():
     )
     assert type(error) is ModelCorruptError
     assert_readable(error)
+
+
+TELLING = (
+    "CUDA error: out of memory",
+    "cudaMalloc failed",
+    "CUDA error: no kernel image is available for execution on the device",
+    "ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected",
+    "terminate called after throwing an instance of 'vk::DeviceLostError'",
+    "  what():  vk::Queue::submit: ErrorDeviceLost",
+    "ggml_vulkan: Device memory allocation of size 12 failed.",
+    "rocBLAS error: Cannot read TensileLibrary.dat: Illegal seek for GPU arch : gfx1103",
+    "sd-cli: error while loading shared libraries: libcuda.so.1: cannot open shared object file",
+    "sd-cli: version `GLIBC_2.99' not found (required by sd-cli)",
+    "No space left on device",
+    "Exec format error",
+    "code signature",
+    "GPU is lost",
+)
+
+
+def run_engine(engine: EngineBinary, folder: Path, prompt: str):
+    """A real run that fails for want of a model, verbose, and its error."""
+    (folder / "loras").mkdir(exist_ok=True)
+    done = subprocess.run(
+        [
+            engine.path,
+            "-v",
+            "-m",
+            folder / "nothing",
+            "-p",
+            prompt,
+            "-n",
+            prompt,
+            "--lora-model-dir",
+            "loras",
+        ],
+        cwd=folder,
+        capture_output=True,
+        check=False,
+    )
+    status = ended(done.returncode) if done.returncode >= 0 else ended(by=-done.returncode)
+    events = parse(done.stdout, done.stderr, prompt=f"{prompt}\n{prompt}")
+    return explain_failure(status, diary_of(events, done.stderr)), done
+
+
+@pytest.mark.parametrize("form", ["{}", "[ERROR] ggml_extend.hpp:69   - {}", "[WARN ] a.cpp:1   - {}"])
+def test_a_prompt_cannot_name_the_error(engine: EngineBinary, tmp_path: Path, form: str) -> None:
+    prompt = "\n".join(["a cat", *(form.format(text) for text in TELLING), "a dog"])
+    error, done = run_engine(engine, tmp_path, prompt)
+    assert b"CUDA error: out of memory" in done.stdout, "the engine echoes it"
+    assert type(error) is ModelNotFoundError
+    assert_readable(error)
+
+
+@pytest.mark.parametrize(
+    "words", ["out of memory", "failed to allocate ", "No space left on device", "GPU is lost"]
+)
+def test_the_name_of_a_lora_in_a_prompt_cannot_name_the_error(
+    engine: EngineBinary, tmp_path: Path, words: str
+) -> None:
+    """The engine warns of a LoRA that it does not find, and its name was taken for the reason."""
+    error, done = run_engine(engine, tmp_path, f"a cat <lora:{words}:1>")
+    assert words.strip().encode() in done.stdout
+    assert type(error) is ModelNotFoundError
+
+
+@pytest.mark.parametrize(
+    "words", ["out of memory", "No space left on device", "GPU is lost", "code signature"]
+)
+def test_a_name_that_ends_the_engine_cannot_name_the_error(
+    engine: EngineBinary, tmp_path: Path, words: str
+) -> None:
+    """A name longer than a file's may be ends the engine with an exception, and stands in it, line breaks and all."""
+    error, done = run_engine(engine, tmp_path, f"a cat <lora:{f'{words} ] x{chr(10)}' * 40}:1>")
+    assert done.returncode == -signal.SIGABRT
+    assert words.encode() in done.stderr
+    assert type(error) is EngineCrashedError
+    assert words not in error.message
+    assert_readable(error)
+
+
+@pytest.mark.parametrize("words", ["out of memory", "CUDA error", "No space left on device", "wrong shape"])
+def test_the_name_of_a_model_cannot_name_the_error(words: str) -> None:
+    error = explain(
+        f"[ERROR] stable-diffusion.cpp:214  - init model loader from file failed: '/home/me/{words}.gguf'\n"
+        f"[ERROR] stable-diffusion.cpp:299  - get sd version from file failed: '/home/me/{words}.gguf'\n",
+        stdout=f"[WARN ] stable-diffusion.cpp:221  - loading diffusion model from '/home/me/{words}.gguf' failed\n",
+    )
+    assert type(error) is ModelUnsupportedError
+    assert_readable(error)
+
+
+@pytest.mark.parametrize(
+    "warning",
+    [
+        "ggml_cuda_host_malloc: failed to allocate 9.00 MiB of pinned memory: out of memory",
+        "ggml_vulkan: Failed to allocate pinned memory (vk::Device::allocateMemory: ErrorOutOfHostMemory)",
+    ],
+)
+def test_memory_that_the_engine_does_without_explains_no_missing_picture(warning: str) -> None:
+    missing = NoImageError("The engine wrote no image.")
+    assert explain_picture(missing, Diary(warnings=[warning])) is missing
+    closer = explain_picture(missing, Diary(warnings=[warning], errors=["x alloc compute buffer failed"]))
+    assert type(closer) is EngineOutOfMemoryError
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [
+        (0xC0000135, EngineNotRunnableError, "needs a DLL that is missing here"),
+        (0xC000007B, EngineNotRunnableError, "another processor"),
+        (0xC000001D, BinaryError, "instructions that this machine lacks"),
+        (0xC0000005, EngineCrashedError, "an access violation, 0xC0000005"),
+        (0xC0000409, EngineCrashedError, "its own abort or a damaged stack"),
+        (0xC0000017, EngineOutOfMemoryError, "a lack of memory"),
+    ],
+)
+def test_exit_codes_of_windows(code: int, kind: type, words: str) -> None:
+    for given in (code, code - 2**32):
+        error = explain("", ended(given))
+        assert type(error) is kind
+        assert words in str(error)
+        assert_readable(error)
+
+
+def test_a_missing_library_says_where_to_get_it() -> None:
+    error = explain(
+        "/home/me/sd-cli: error while loading shared libraries: libcuda.so.1: cannot open shared object file: "
+        "No such file or directory\n",
+        ended(127),
+    )
+    assert "NVIDIA's driver" in error.hint
+    assert error.details["missing"] == "libcuda.so.1"
+
+
+def test_exit_code_127_of_a_program_that_has_spoken_is_its_own() -> None:
+    error = explain("[ERROR] a.cpp:1 - the last word\n", ended(127))
+    assert type(error) is GenerationError
+
+
+def test_a_truncated_model_stays_one_where_the_card_is_missing_too() -> None:
+    error = explain(
+        "[ERROR] ggml_extend.hpp:69   - ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected\n"
+        "[ERROR] model.cpp:1 - read tensor data failed: '/home/me/x.safetensors'\n"
+    )
+    assert type(error) is ModelCorruptError
+    lost = explain(
+        "[ERROR] ggml_extend.hpp:69   - ggml_cuda_init: failed to initialize CUDA: unknown error\n"
+    )
+    assert type(lost) is NoDeviceError
+
+
+@pytest.mark.parametrize(("number", "hint"), [(signal.SIGBUS, "whole"), (signal.SIGSEGV, "engine test")])
+def test_a_crash_says_what_to_look_at(number: int, hint: str) -> None:
+    assert hint in explain("", ended(by=number)).hint

@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 
 from sdmanager import ImageGenerator, ImageRequest, LocalGenerator
-from sdmanager.engine import prove_engine
-from sdmanager.errors import BlankImageError, BuildToolsMissingError, EngineNotFoundError, ModelNotFoundError
+from sdmanager.binaries import in_use, read_book
+from sdmanager.errors import (
+    BuildToolsMissingError,
+    EngineCrashedError,
+    EngineNotFoundError,
+    ModelNotFoundError,
+)
 from sdmanager.settings import Settings
 
 
@@ -71,13 +76,38 @@ async def test_an_engine_that_is_removed_meanwhile_is_looked_for_again(
         await generator.generate(request())
 
 
-async def test_a_proof_is_a_picture_and_not_a_help_text(
+async def test_an_engine_that_refuses_the_demo_model_is_proven_by_the_first_picture(
     settings: Settings, fake_engine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = await LocalGenerator(settings=settings).prepare()
-    proof = await prove_engine(engine, settings)
-    assert (proof.model, proof.width, proof.steps) == ("demo", 64, 4)
-    monkeypatch.setenv("FAKE_ENGINE", "grey")
-    grey = await LocalGenerator(engine=fake_engine, settings=settings).prepare()
-    with pytest.raises(BlankImageError):
-        await prove_engine(grey, settings)
+    own = replace(settings, engine=fake_engine)
+    monkeypatch.setenv("FAKE_ENGINE", "refuses")
+    generator = LocalGenerator(settings=own)
+    await generator.prepare()
+    ensured = in_use(own)
+    assert ensured is not None
+    assert not ensured.proof.proven
+    assert "refuses the demo model" in (ensured.proof.note or "")
+
+    monkeypatch.setenv("FAKE_ENGINE", "draws")
+    await generator.generate(request())
+    proven = in_use(own)
+    assert proven is not None
+    assert (proven.proof.proven, proven.proof.width) == (True, 64)
+
+
+async def test_an_unproven_engine_that_fails_at_the_first_picture_is_not_trusted(
+    settings: Settings, fake_engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = replace(settings, engine=fake_engine)
+    monkeypatch.setenv("FAKE_ENGINE", "refuses")
+    generator = LocalGenerator(settings=own)
+    await generator.prepare()
+    monkeypatch.setenv("FAKE_ENGINE", "segv")
+    with pytest.raises(EngineCrashedError):
+        await generator.generate(request())
+    assert in_use(own) is None
+    book = read_book(own)
+    assert book is not None
+    assert [verdict.code for key, verdict in book.verdicts.items() if key.startswith("own/")] == [
+        "ENGINE_CRASHED"
+    ]

@@ -378,10 +378,12 @@ MISBEHAVIOUR = {
 async def test_a_misbehaving_engine_is_told_by_kind(
     settings: Settings, fake_engine: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
+    generator = LocalGenerator(engine=fake_engine, settings=settings)
+    await generator.prepare()
     monkeypatch.setenv("FAKE_ENGINE", mode)
     expected, words = MISBEHAVIOUR[mode]
     with pytest.raises(SDManagerError) as caught:
-        await LocalGenerator(engine=fake_engine, settings=settings).generate(request())
+        await generator.generate(request())
     assert type(caught.value) is expected
     assert words in caught.value.message
     assert leftovers(settings) == []
@@ -392,7 +394,6 @@ async def test_a_misbehaving_engine_is_told_by_kind(
 async def test_cancelling_ends_an_engine_that_does_not_want_to(
     settings: Settings, fake_engine: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    monkeypatch.setenv("FAKE_ENGINE", mode)
     quick = replace(settings, stop_grace=0.3)
     reached = asyncio.Event()
 
@@ -401,6 +402,8 @@ async def test_cancelling_ends_an_engine_that_does_not_want_to(
             reached.set()
 
     generator = LocalGenerator(engine=fake_engine, settings=quick)
+    await generator.prepare()
+    monkeypatch.setenv("FAKE_ENGINE", mode)
     task = asyncio.create_task(generator.generate(request(), on_event))
     async with asyncio.timeout(DEADLINE):
         await reached.wait()
