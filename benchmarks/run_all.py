@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("startup", "guard", "parser", "overhead", "batch", "latency")
+NAMES = ("startup", "guard", "parser", "overhead", "batch", "latency", "ensure", "download", "extraction")
 
 
 def main() -> None:

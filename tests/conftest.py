@@ -1,37 +1,51 @@
-"""The real engine, built once and kept in the user's cache folder, and folders of one test's own."""
+"""The real engine, built and proven once and kept in the user's cache folder, and folders of one test's own."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 from engine_home import engine_home
+from releases import write_manifest
 
-from sdmanager.binaries import EngineBinary, build_engine, find_engine
-from sdmanager.errors import EngineNotFoundError
-from sdmanager.models import demo_model
+from sdmanager.binaries import EngineBinary, find_engine
+from sdmanager.engine import ensure_binary
+from sdmanager.hardware import current_platform
 from sdmanager.settings import Settings
+
+# The same examples on every run, however slow the machine; HYPOTHESIS_PROFILE=search looks for new ones.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("search", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(scope="session")
-def engine_data() -> Path:
-    """A data folder with an engine built by this package and the demo model; minutes the first time."""
+def built() -> Settings:
+    """Folders with an engine built and proven by this package, and the demo model; minutes the first time.
+
+    The list of engines is one of the tests' own, with the CPU engine from source alone: whatever else this
+    machine could use, or fetch, is not what most tests are about.
+    """
     home = engine_home()
-    settings = Settings(home / "data", home / "cache", home / "state")
+    home.mkdir(parents=True, exist_ok=True)
+    manifest = home / "binaries.json"
+    write_manifest(manifest, current_platform(), [{"variant": "cpu", "source": True}])
+    settings = Settings(home / "data", home / "cache", home / "state", manifest=manifest)
+    say = lambda p: print(p.phase, p.step, p.total, p.message)  # noqa: E731
+    asyncio.run(ensure_binary(settings, on_progress=say))
+    return settings
 
-    async def ensure() -> None:
-        try:
-            await find_engine(settings)
-        except EngineNotFoundError:
-            await build_engine(settings, on_progress=lambda p: print(p.phase, p.step, p.total, p.message))
 
-    asyncio.run(ensure())
-    demo_model(settings)
-    return settings.data_dir
+@pytest.fixture(scope="session")
+def engine_data(built: Settings) -> Path:
+    """The data folder of that engine."""
+    return built.data_dir
 
 
 @pytest.fixture
@@ -41,9 +55,10 @@ def home(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def settings(home: Settings, engine_data: Path) -> Settings:
-    """Folders of the test's own, with the real engine and the demo model."""
-    return replace(home, data_dir=engine_data)
+def settings(home: Settings, built: Settings) -> Settings:
+    """Folders of the test's own, with the real engine, its verdict, and the demo model."""
+    _give_verdicts(built, home.state_dir)
+    return replace(home, data_dir=built.data_dir, manifest=built.manifest)
 
 
 @pytest.fixture
@@ -53,14 +68,21 @@ async def engine(settings: Settings) -> EngineBinary:
 
 
 @pytest.fixture
-def environment(settings: Settings, tmp_path: Path) -> dict[str, str]:
+def environment(settings: Settings, built: Settings, tmp_path: Path) -> dict[str, str]:
     """Environment for a child process: an empty home folder, with the real engine and the demo model in it."""
     folder = tmp_path / "home"
     (folder / "data").mkdir(parents=True)
     for name in ("engines", "models"):
         (folder / "data" / name).symlink_to(settings.data_dir / name)
+    _give_verdicts(built, folder / "state")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SDMANAGER_", "PYTHON", "COLUMNS"))}
-    return {**kept, "HOME": str(folder), "SDMANAGER_HOME": str(folder)}
+    own = {"HOME": str(folder), "SDMANAGER_HOME": str(folder), "SDMANAGER_BINARIES": str(built.manifest)}
+    return {**kept, **own}
+
+
+def _give_verdicts(built: Settings, state_dir: Path) -> None:
+    state_dir.mkdir(parents=True)
+    shutil.copy(built.state_dir / "verdicts.json", state_dir)
 
 
 @pytest.fixture

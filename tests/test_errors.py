@@ -18,7 +18,10 @@ from sdmanager.errors import SDManagerError
 def all_errors() -> list[type[SDManagerError]]:
     """The root and all that comes from it, wherever it is defined."""
     for module in pkgutil.walk_packages(sdmanager.__path__, "sdmanager."):
-        if not module.name.endswith(("__main__", "_guard", "_windows", "_windows_job")):
+        # Run as programs, or only on Windows.
+        if not module.name.endswith(
+            ("__main__", "_guard", "_windows_job", "_windows_registry", "process._windows")
+        ):
             importlib.import_module(module.name)
     found = [SDManagerError]
     for kind in found:

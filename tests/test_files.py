@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
 from sdmanager.errors import OutputError, StorageError
-from sdmanager.files import read_json, write_json, write_whole
+from sdmanager.files import free_bytes, read_json, write_json, write_whole
 
 
 def entries(folder):
@@ -151,3 +153,10 @@ def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path):
         write_json(path, {"new": object()})
     assert json.loads(path.read_bytes()) == {"old": 1}
     assert entries(tmp_path) == ["file.json"]
+
+
+def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path):
+    free = free_bytes(tmp_path / "not" / "yet")
+    assert free is not None
+    assert free == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
+    assert free_bytes(Path("/dev/null/x")) is None

@@ -12,11 +12,18 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
-    from sdmanager.binaries import BuildProgress
+    from sdmanager.binaries import EngineProgress
     from sdmanager.generation import Event, Stage
 
 _TITLES: Final = {"loading": "Loading", "diffusion": "Drawing", "decoding": "Decoding"}
-_WIDTH: Final = 9
+_WIDTH: Final = 11
+
+# Phases of getting an engine that can be counted: title and unit.
+_COUNTED: Final = {
+    "downloading": ("Downloading", "B"),
+    "unpacking": ("Unpacking", "B"),
+    "compiling": ("Compiling", "file"),
+}
 
 
 def _knows_its_size() -> bool:
@@ -34,6 +41,7 @@ def _bar(title: str, total: int, unit: str) -> tqdm[NoReturn]:
         total=total or None,
         desc=f"{title:<{_WIDTH}}",
         unit=unit,
+        unit_scale=unit == "B",
         file=sys.stderr,
         disable=None,
         # A terminal that does not know its size says 0, and tqdm would then draw nothing.
@@ -96,8 +104,8 @@ class StageBars:
             self._bar = None
 
 
-class BuildBar:
-    """A bar for the building of an engine, with a line for each phase.
+class EngineBar:
+    """A line for each phase of getting an engine, and a bar where it can be counted.
 
     Args:
         quiet: Show nothing.
@@ -106,22 +114,24 @@ class BuildBar:
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._bar: tqdm[NoReturn] | None = None
-        self._phase: str | None = None
+        self._phase: tuple[str, str] | None = None
 
-    def show(self, progress: BuildProgress) -> None:
-        """Draw what the builder says."""
+    def show(self, progress: EngineProgress) -> None:
+        """Draw what is going on."""
         if self._quiet:
             return
-        if progress.phase != self._phase:
+        counted = progress.phase in _COUNTED
+        # The message of a compiler's step is the step's own: it does not begin another phase.
+        phase = (progress.phase, "" if progress.phase == "compiling" else progress.message)
+        if phase != self._phase:
             self.close()
-            self._phase = progress.phase
-            if progress.phase == "compiling":
-                print("Compiling stable-diffusion.cpp (once; two to four minutes)", file=sys.stderr)
-                self._bar = _bar("Compiling", progress.total, "file")
-            else:
-                print(f"{progress.phase.capitalize()}: {progress.message}", file=sys.stderr)
+            self._phase = phase
+            print(_headline(progress), file=sys.stderr)
+            if counted:
+                title, unit = _COUNTED[progress.phase]
+                self._bar = _bar(title, progress.total, unit)
         if self._bar is not None:
-            self._bar.total = progress.total
+            self._bar.total = progress.total or None
             self._bar.update(max(progress.step - self._bar.n, 0))
 
     def close(self) -> None:
@@ -129,3 +139,15 @@ class BuildBar:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _headline(progress: EngineProgress) -> str:
+    match progress.phase:
+        case "compiling":
+            return "Compiling stable-diffusion.cpp (once; a few minutes, for CUDA many)"
+        case "downloading" if progress.total:
+            return f"Downloading: {progress.message} ({progress.total / 1e6:.0f} MB)"
+        case "rejected":
+            return f"Not usable here: {progress.message}"
+        case phase:
+            return f"{phase.capitalize()}: {progress.message}"

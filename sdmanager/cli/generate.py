@@ -37,8 +37,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "generate",
         help="draw a picture",
-        description="Draws a picture with stable-diffusion.cpp on this machine. The first run builds the engine, "
-        "which takes minutes and happens once. Ctrl-C cancels and leaves nothing but the previews that were asked for.",
+        description="Draws a picture with stable-diffusion.cpp on this machine. The first run fetches or builds "
+        "the engine, once. Ctrl-C cancels and leaves nothing but the previews that were asked for.",
         epilog="Examples:  sdmanager generate 'a lighthouse at dusk' -o lighthouse.png   |   sdmanager generate "
         "'a cat' -m sd_turbo-f16-q8_0.gguf --steps 4 --cfg-scale 1 --count 4 -o cat.png --timelapse cat.webp",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -154,7 +154,7 @@ _COMPONENT_HELP: Final = {
 async def _generate(args: argparse.Namespace) -> int:
     from sdmanager.engine import LocalGenerator
 
-    from .bars import BuildBar, StageBars
+    from .bars import EngineBar, StageBars
     from .previews import PreviewKeeper
 
     given = vars(args)
@@ -166,18 +166,18 @@ async def _generate(args: argparse.Namespace) -> int:
     targets = _targets(args.output, request.count)
     keeper.check_targets(targets)
     model = _model(given)
-    build_bar = BuildBar(quiet=quiet)
+    engine_bar = EngineBar(quiet=quiet)
     generator = LocalGenerator(
         model,
         plan=_plan(given),
         threads=given.get("threads"),
-        on_prepare=build_bar.show,
+        on_prepare=engine_bar.show,
         on_output=_print_output if given.get("verbose") else None,
     )
     try:
         await generator.prepare()
     finally:
-        build_bar.close()
+        engine_bar.close()
     if model is None and not quiet:
         print(DEMO_NOTICE, file=sys.stderr)
     keeper.make_folder()

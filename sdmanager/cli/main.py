@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from sdmanager import __version__
 from sdmanager.errors import SDManagerError
 
-from . import engine, generate
+from . import doctor, engine, generate
 from .output import report_error
 
 if TYPE_CHECKING:
@@ -29,13 +29,15 @@ def build_parser() -> argparse.ArgumentParser:
         prog="sdmanager",
         description="Pictures from stable-diffusion.cpp on this machine: with progress, previews and clean "
         "cancellation.",
-        epilog="Environment: SDMANAGER_ENGINE=/path/to/sd-cli uses your own engine; SDMANAGER_HOME=/folder keeps "
-        "engines, models and learned estimates there.",
+        epilog="Environment: SDMANAGER_ENGINE=/path/to/sd-cli uses your own engine, SDMANAGER_VARIANT=cpu only engines "
+        "of this variant; SDMANAGER_HOME=/folder keeps engines, models and what was learned there; "
+        "SDMANAGER_MIRROR=https://… stands in the place of the host of release archives; HTTPS_PROXY is honoured.",
     )
     parser.add_argument("--version", action="version", version=f"sdmanager {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     generate.add_parser(commands)
     engine.add_parser(commands)
+    doctor.add_parser(commands)
     return parser
 
 

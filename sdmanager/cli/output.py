@@ -31,6 +31,11 @@ def say(text: str) -> None:
             raise StorageError(f"The output cannot be written: {exc.strerror or exc}.") from exc
 
 
+def megabytes(size: float) -> str:
+    """A size as people read it, in decimal units."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
 def numbered(path: Path, count: int) -> list[Path]:
     """The path itself for one file, ``NAME_0``, ``NAME_1``, … for several, as the engine numbers them."""
     if count == 1:

@@ -1,0 +1,87 @@
+"""``sdmanager doctor``: complete, on one screen, and nothing private in it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sdmanager", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_one_screen_with_everything(environment: dict[str, str]) -> None:
+    shown = run(environment, "doctor")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    lines = shown.stdout.splitlines()
+    assert len(lines) < 40
+    assert lines[0].startswith("sdmanager 0.")
+    for word in ("Processor", "Memory", "Graphics", "Disk", "Models", "demo", "works: drew 64x64", "in  cpu"):
+        assert word in shown.stdout
+
+
+def test_json_has_the_same_facts(environment: dict[str, str]) -> None:
+    facts = json.loads(run(environment, "doctor", "--json").stdout)
+    assert facts["hardware"]["ramTotal"] > 1 << 30
+    assert facts["engine"]["proof"]["proven"] is True
+    assert facts["models"][0]["name"] == "demo"
+    (candidate,) = [c for c in facts["candidates"] if c["usable"]]
+    assert (candidate["key"], candidate["tested"]["outcome"]) == ("cpu/source/pypi-0.4.7", "proven")
+    assert facts["disk"]["engines"] > 1_000_000
+
+
+def test_the_list_of_this_package_is_shown_with_reasons(environment: dict[str, str]) -> None:
+    del environment["SDMANAGER_BINARIES"]
+    facts = json.loads(run(environment, "doctor", "--json").stdout)
+    assert facts["release"].startswith("master-")
+    assert facts["candidates"]
+    assert all(candidate["reason"] for candidate in facts["candidates"])
+
+
+def test_an_empty_home_is_no_error_and_stays_empty(environment: dict[str, str], tmp_path: Path) -> None:
+    empty = {**environment, "SDMANAGER_HOME": str(tmp_path / "empty")}
+    shown = run(empty, "doctor")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "not chosen yet" in shown.stdout
+    assert not (tmp_path / "empty").exists()
+
+
+def test_nothing_private_is_shown(environment: dict[str, str], fake_engine: Path, tmp_path: Path) -> None:
+    private = {
+        **environment,
+        "SDMANAGER_ENGINE": str(fake_engine),
+        "SDMANAGER_MIRROR": "https://user:secret-token@mirror.example/",
+        "HTTPS_PROXY": "http://user:secret-token@proxy.example",
+        "FAKE_ENGINE": "segv",
+    }
+    assert run(private, "generate", "a secret prompt", "-o", str(tmp_path / "x.png")).returncode != 0
+    for options in ((), ("--json",)):
+        shown = run(private, "doctor", *options)
+        assert shown.returncode == 0
+        for secret in (str(tmp_path), "secret", environment["HOME"], str(Path.home())):
+            assert secret not in shown.stdout
+    assert "SDMANAGER_MIRROR" in shown.stdout
+
+
+def test_what_failed_is_shown_with_its_reason(environment: dict[str, str]) -> None:
+    verdicts = Path(environment["HOME"], "state", "verdicts.json")
+    data = json.loads(verdicts.read_text())
+    failed = {
+        "tested_at": "2026-11-21T12:00:00+00:00", "proof": None, "engine": None, "marks": {}, "meaning": "failed",
+        "code": "ENGINE_CRASHED", "reason": f"It crashed in {environment['HOME']}/data/x.", "retry_at": None,
+    }  # fmt: skip
+    for book in data["books"]:
+        book["verdicts"]["cpu/source/pypi-0.4.7"] = failed
+    verdicts.write_text(json.dumps(data))
+    shown = run(environment, "doctor").stdout
+    assert "does not work: It crashed in <data>/x." in shown
+
+
+def test_a_broken_list_of_engines_is_told(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text("{")
+    shown = run({**environment, "SDMANAGER_BINARIES": str(tmp_path / "mine.json")}, "doctor")
+    assert shown.returncode == 0
+    assert "cannot be used" in shown.stdout
