@@ -33,6 +33,8 @@ class Settings:
         mirror: Base URL that stands in the place of the host of release archives.
         stop_grace: Seconds between asking a child to end and killing it.
         pipe_backstop: Seconds to wait for the last output of a dead child whose pipe somebody still holds.
+        loras: The only folder that LoRAs are taken from; None: ``loras`` in the data folder.
+        logs: Log files of servers; None: ``logs`` in the state folder.
         guard: Command that guards each child, or None for the built-in one (see ``sdmanager.process``).
     """
 
@@ -45,12 +47,14 @@ class Settings:
     mirror: str | None = None
     stop_grace: float = 2.0
     pipe_backstop: float = 1.0
+    loras: Path | None = None
+    logs: Path | None = None
     guard: tuple[str, ...] | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read ``SDMANAGER_HOME`` (one folder for everything), ``SDMANAGER_ENGINE``, ``SDMANAGER_VARIANT``,
-        ``SDMANAGER_BINARIES`` (another ``binaries.json``) and ``SDMANAGER_MIRROR``.
+        ``SDMANAGER_BINARIES`` (another ``binaries.json``), ``SDMANAGER_MIRROR`` and ``SDMANAGER_LORAS``.
 
         Args:
             environ: Variables to read; the process's own when None.
@@ -61,11 +65,16 @@ class Settings:
         env = os.environ if environ is None else environ
         if env.get("SDMANAGER_HOME"):
             home = expanded(env["SDMANAGER_HOME"])
-            folders = (home / "data", home / "cache", home / "state")
+            folders = (home / "data", home / "cache", home / "state", home / "logs")
         else:
             folders = _platform_folders()
+        data, cache, state, logs = folders
         return cls(
-            *folders,
+            data,
+            cache,
+            state,
+            logs=logs,
+            loras=expanded(env["SDMANAGER_LORAS"]) if env.get("SDMANAGER_LORAS") else None,
             engine=expanded(env["SDMANAGER_ENGINE"]) if env.get("SDMANAGER_ENGINE") else None,
             variant=env.get("SDMANAGER_VARIANT") or None,
             manifest=expanded(env["SDMANAGER_BINARIES"]) if env.get("SDMANAGER_BINARIES") else None,
@@ -96,13 +105,28 @@ class Settings:
         """One private folder per running generation."""
         return self.cache_dir / "jobs"
 
+    @property
+    def generations_dir(self) -> Path:
+        """What servers accepted, and the results that they keep for a while."""
+        return self.state_dir / "generations"
 
-def _platform_folders() -> tuple[Path, Path, Path]:
+    @property
+    def loras_dir(self) -> Path:
+        """The only folder that LoRAs are taken from."""
+        return self.loras or self.data_dir / "loras"
+
+    @property
+    def logs_dir(self) -> Path:
+        """Log files of servers."""
+        return self.logs or self.state_dir / "logs"
+
+
+def _platform_folders() -> tuple[Path, Path, Path, Path]:
     dirs = platformdirs.PlatformDirs(APP_NAME, appauthor=False)
     with contextlib.suppress(
         RuntimeError
     ):  # no home folder, as in a container; older releases give back "~/…"
-        folders = (dirs.user_data_path, dirs.user_cache_path, dirs.user_state_path)
+        folders = (dirs.user_data_path, dirs.user_cache_path, dirs.user_state_path, dirs.user_log_path)
         if all(folder.is_absolute() for folder in folders):
             return folders
     raise StorageError(

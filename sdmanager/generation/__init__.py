@@ -1,5 +1,7 @@
 """The vocabulary of a generation: request, events, result, memory plan, and who can carry one out. Pure."""
 
+from .calling import callback_of as callback_of
+from .calling import request_of as request_of
 from .events import Cancelled as Cancelled
 from .events import Completed as Completed
 from .events import Event as Event
@@ -12,10 +14,13 @@ from .events import Stage as Stage
 from .events import StageChanged as StageChanged
 from .generator import ImageGenerator as ImageGenerator
 from .plan import MemoryPlan as MemoryPlan
+from .request import COUNT_MAX as COUNT_MAX
+from .request import LORAS_MAX as LORAS_MAX
 from .request import SIZE_MAX as SIZE_MAX
 from .request import SIZE_MIN as SIZE_MIN
 from .request import SIZE_MULTIPLE as SIZE_MULTIPLE
 from .request import ImageRequest as ImageRequest
+from .request import Lora as Lora
 from .request import PreviewFormat as PreviewFormat
 from .request import PreviewMethod as PreviewMethod
 from .request import PreviewOptions as PreviewOptions
@@ -23,11 +28,14 @@ from .request import RequestFields as RequestFields
 from .result import GeneratedImage as GeneratedImage
 from .result import GenerationResult as GenerationResult
 from .result import ImageData as ImageData
+from .result import PreviewTimings as PreviewTimings
 from .result import StageTimings as StageTimings
 from .result import check_image_suffix as check_image_suffix
 from .result import check_writable as check_writable
 
 __all__ = (
+    "COUNT_MAX",
+    "LORAS_MAX",
     "SIZE_MAX",
     "SIZE_MIN",
     "SIZE_MULTIPLE",
@@ -41,17 +49,21 @@ __all__ = (
     "ImageData",
     "ImageGenerator",
     "ImageRequest",
+    "Lora",
     "MemoryPlan",
     "Preview",
     "PreviewFormat",
     "PreviewMethod",
     "PreviewOptions",
+    "PreviewTimings",
     "Progress",
     "Queued",
     "RequestFields",
     "Stage",
     "StageChanged",
     "StageTimings",
+    "callback_of",
     "check_image_suffix",
     "check_writable",
+    "request_of",
 )

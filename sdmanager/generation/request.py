@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self, TypedDict
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -16,6 +18,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -32,6 +35,7 @@ SIZE_MAX = 4096
 SIZE_MULTIPLE = 8
 STEPS_MAX = 1000
 COUNT_MAX = 5
+LORAS_MAX = 16
 
 # Seeds that we choose stay in 32 bits, which every front end shows and stores; a caller's may have 63.
 _CHOSEN_SEED_BITS = 32
@@ -63,6 +67,16 @@ def _explain(error: ErrorDetails) -> str:
     quoted = isinstance(given, int | float) and not isinstance(given, bool) and not abs(given) > _QUOTED_MAX
     got = f", not {given}" if quoted else ""
     return f"{where} {what[:1].lower()}{what[1:]}{got}".strip()
+
+
+def _encodable(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not contain a NUL character")
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError("must not contain half a character (a lone surrogate)") from None
+    return value
 
 
 class _Vocabulary(BaseModel):
@@ -137,6 +151,27 @@ class PreviewOptions(_Vocabulary):
         return 1 if steps <= 8 else round(steps / 8)
 
 
+class Lora(_Vocabulary):
+    """A LoRA to apply.
+
+    Attributes:
+        name: Of a file in the folder of LoRAs, with or without its ending; ``sub/name`` in a folder of it.
+        weight: How strongly, -10 to 10.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_encodable)]
+    weight: Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)] = 1.0
+
+
+def _named(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    """Let an error of a part be told as one of the field that it stands in."""
+    try:
+        part: object = handler(value)
+    except InvalidRequestError as exc:
+        raise ValueError(exc.message.removeprefix(_REFUSED).removesuffix(".")) from None
+    return part
+
+
 class ImageRequest(_Vocabulary):
     """One generation: a prompt and everything that shapes the picture.
 
@@ -158,6 +193,7 @@ class ImageRequest(_Vocabulary):
         mask_image: White marks what is redrawn; needs ``init_image``.
         strength: How far to go from ``init_image``, 0 to 1.
         clip_skip: Layers of CLIP to ignore at the end; None: the model's own.
+        loras: From the folder of LoRAs; ``<lora:NAME:WEIGHT>`` in the prompt means the same. At most 16 in all.
         previews: None: no previews.
 
     Raises:
@@ -178,18 +214,13 @@ class ImageRequest(_Vocabulary):
     mask_image: StrictBytes | Path | None = None
     strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.75
     clip_skip: Annotated[int, Field(ge=1, le=12)] | None = None
-    previews: PreviewOptions | None = None
+    loras: Annotated[tuple[Annotated[Lora, WrapValidator(_named)], ...], Field(max_length=LORAS_MAX)] = ()
+    previews: Annotated[PreviewOptions, WrapValidator(_named)] | None = None
 
     @field_validator("prompt", "negative_prompt", "sampler", "scheduler")
     @classmethod
-    def _encodable(cls, value: str | None) -> str | None:
-        if value is not None and "\0" in value:
-            raise ValueError("must not contain a NUL character")
-        try:
-            (value or "").encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:
-            raise ValueError("must not contain half a character (a lone surrogate)") from None
-        return value
+    def _text(cls, value: str | None) -> str | None:
+        return value if value is None else _encodable(value)
 
     @field_validator("prompt")
     @classmethod
@@ -204,15 +235,6 @@ class ImageRequest(_Vocabulary):
         if value is not None and not isinstance(value, bytes | str | os.PathLike):
             raise ValueError("must be a path or the bytes of an image file")
         return value
-
-    @field_validator("previews", mode="wrap")
-    @classmethod
-    def _name_previews(cls, value: object, handler: ValidatorFunctionWrapHandler) -> PreviewOptions | None:
-        try:
-            options: PreviewOptions | None = handler(value)
-        except InvalidRequestError as exc:
-            raise ValueError(exc.message.removeprefix(_REFUSED).removesuffix(".")) from None
-        return options
 
     @field_validator("mask_image")
     @classmethod
@@ -250,4 +272,5 @@ class RequestFields(TypedDict, total=False):
     mask_image: bytes | str | os.PathLike[str] | None
     strength: float
     clip_skip: int | None
+    loras: Sequence[Lora]
     previews: PreviewOptions | None

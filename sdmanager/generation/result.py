@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdmanager.errors import InvalidRequestError, OutputError
+from sdmanager.errors import InvalidRequestError, OutputError, StorageError
 from sdmanager.files import write_whole
 
 if TYPE_CHECKING:
@@ -82,17 +82,35 @@ class GeneratedImage:
     """One finished picture.
 
     Attributes:
-        png: The bytes of a PNG file, checked to be whole, of the size asked for, and not blank. The engine's
-            own settings are in its ``parameters`` text chunk.
+        source: The bytes of a PNG file, or the path of one that a server keeps for as long as it keeps the result.
         seed: The seed that draws this picture again.
         width: Pixels.
         height: Pixels.
     """
 
-    png: bytes = field(repr=False)
+    source: bytes | Path = field(repr=False)
     seed: int
     width: int
     height: int
+
+    @property
+    def png(self) -> bytes:
+        """The bytes of a PNG file, checked to be whole, of the size asked for, and not blank.
+
+        The engine's own settings are in its ``parameters`` text chunk.
+
+        Raises:
+            StorageError: The file is not there any more.
+        """
+        if isinstance(self.source, bytes):
+            return self.source
+        try:
+            return self.source.read_bytes()
+        except OSError as exc:
+            raise StorageError(
+                f"The image cannot be read: {exc.strerror or exc}.",
+                hint="A server keeps results for a limited time: fetch them sooner.",
+            ) from exc
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the picture; the ending of the path says the format (png, jpg, jpeg, webp).
@@ -131,6 +149,23 @@ class StageTimings:
 
 
 @dataclass(frozen=True, slots=True)
+class PreviewTimings:
+    """What the previews of a generation took; all of it beside the engine, which is not kept waiting.
+
+    Attributes:
+        count: Previews published.
+        first_after: Seconds from the request to the first one, or None where there was none.
+        reading: Seconds spent waiting for and reading the engine's preview file.
+        encoding: Seconds spent decoding, scaling and encoding.
+    """
+
+    count: int = 0
+    first_after: float | None = None
+    reading: float = 0.0
+    encoding: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationResult:
     """The pictures and how they came about.
 
@@ -141,6 +176,7 @@ class GenerationResult:
         model: Name of the model.
         variant: Variant of the engine (cpu, cuda, vulkan, …, custom).
         plan: Memory flags that were used.
+        previews: What the previews took, or None where none were asked for.
     """
 
     images: tuple[GeneratedImage, ...]
@@ -149,6 +185,7 @@ class GenerationResult:
     model: str
     variant: str
     plan: MemoryPlan
+    previews: PreviewTimings | None = None
 
     @property
     def image(self) -> GeneratedImage:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from sdmanager.errors import InvalidRequestError, SDManagerError
-from sdmanager.generation import ImageRequest, PreviewFormat, PreviewMethod, PreviewOptions
+from sdmanager.generation import ImageRequest, Lora, PreviewFormat, PreviewMethod, PreviewOptions
 
 SECRET = "a very secret prompt"
 
@@ -79,6 +79,18 @@ BAD = [
     ("clip_skip", 1.5),
     ("init_image", 3),
     ("init_image", [SECRET]),
+    ("loras", 3),
+    ("loras", [SECRET]),
+    ("loras", [{"name": SECRET, "weight": 10.5}]),
+    ("loras", [{"name": SECRET, "weight": float("nan")}]),
+    ("loras", [{"name": SECRET, "weight": SECRET}]),
+    ("loras", [{"name": ""}]),
+    ("loras", [{"name": SECRET * 20}]),
+    ("loras", [{"name": f"{SECRET}\0"}]),
+    ("loras", [{"name": f"{SECRET}\ud800"}]),
+    ("loras", [{"weight": 1}]),
+    ("loras", [{"name": SECRET, "path": SECRET}]),
+    ("loras", [{"name": "a"}] * 17),
     ("previews", 3),
     ("previews", SECRET),
     ("foo", 1),
@@ -173,13 +185,14 @@ def test_defaults():
     assert (request.width, request.height, request.steps, request.cfg_scale) == (512, 512, 20, 7.5)
     assert (request.count, request.seed, request.strength) == (1, None, 0.75)
     assert request.previews is request.init_image is request.sampler is None
+    assert request.loras == ()
 
 
 def test_camel_case_and_snake_case():
     snake = {"prompt": "x", "cfg_scale": 1.5, "negative_prompt": "y", "clip_skip": 2, "init_image": "a.png"}
-    snake |= {"mask_image": "b.png", "previews": {"skip_first": 2, "max_size": 64}}
+    snake |= {"mask_image": "b.png", "previews": {"skip_first": 2, "max_size": 64}, "loras": [{"name": "a"}]}
     camel = {"prompt": "x", "cfgScale": 1.5, "negativePrompt": "y", "clipSkip": 2, "initImage": "a.png"}
-    camel |= {"maskImage": "b.png", "previews": {"skipFirst": 2, "maxSize": 64}}
+    camel |= {"maskImage": "b.png", "previews": {"skipFirst": 2, "maxSize": 64}, "loras": [{"name": "a"}]}
     assert ImageRequest(**snake) == ImageRequest(**camel)
     assert ImageRequest(**camel).previews == PreviewOptions(skip_first=2, max_size=64)
     assert set(ImageRequest(prompt="x").model_dump(by_alias=True)) >= {
@@ -191,7 +204,11 @@ def test_camel_case_and_snake_case():
 
 def test_a_request_survives_json():
     request = ImageRequest(
-        prompt="灯台", seed=2**62, previews=PreviewOptions(method="tae"), init_image="a.png"
+        prompt="灯台",
+        seed=2**62,
+        previews=PreviewOptions(method="tae"),
+        init_image="a.png",
+        loras=[Lora(name="sub/a"), Lora(name="b", weight=-0.5)],
     )
     assert ImageRequest.model_validate_json(request.model_dump_json(by_alias=True)) == request
 
@@ -252,6 +269,19 @@ def test_a_seed_is_chosen_where_there_is_none(seed):
     assert all(0 <= number < 2**32 for number in chosen)
     assert request.seed == seed
     assert request.with_seed().width == 64
+
+
+# --- LoRAs
+
+
+def test_a_lora_has_full_weight_unless_told_otherwise():
+    assert ImageRequest(prompt="x", loras=[{"name": "a"}]).loras == (Lora(name="a", weight=1.0),)
+
+
+def test_the_lora_with_a_bad_weight_is_named_by_its_place():
+    error = refused(loras=[{"name": "a"}, {"name": SECRET, "weight": 11}])
+    assert "loras.1 weight must be less than or equal to 10, not 11" in str(error)
+    assert error.details["fields"] == ["loras.1"]
 
 
 # --- previews
