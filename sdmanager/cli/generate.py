@@ -11,24 +11,19 @@ from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import InvalidRequestError
 
+from .options import MODEL_URL, UNSET, add_lora_dir, add_memory, add_model, model_of, plan_of, settings_of
 from .output import numbered, say
 
 if TYPE_CHECKING:
-    from sdmanager.generation import Event, GeneratedImage, GenerationResult, ImageRequest, MemoryPlan
-    from sdmanager.models import ModelFiles
+    from sdmanager.generation import Event, GeneratedImage, GenerationResult, ImageRequest, Lora
 
     from .previews import PreviewKeeper
 
 _PREVIEW_METHODS: Final = ("none", "auto", "proj", "tae", "vae")
-_COMPONENTS: Final = ("diffusion_model", "clip_l", "clip_g", "t5xxl", "llm", "vae", "tae")
-_MODEL_URL: Final = "https://huggingface.co/Green-Sky/SD-Turbo-GGUF/resolve/main/sd_turbo-f16-q8_0.gguf"
-
-# Options that are not given are not there at all, and show no "(default: …)" in the help.
-_UNSET: Final = argparse.SUPPRESS
 
 DEMO_NOTICE: Final = (
     "No model was given, so this picture is noise from the model 'demo'. For a real one: "
-    f"curl -LO {_MODEL_URL}  and add  -m sd_turbo-f16-q8_0.gguf --steps 4 --cfg-scale 1"
+    f"curl -LO {MODEL_URL}  and add  -m sd_turbo-f16-q8_0.gguf --steps 4 --cfg-scale 1"
 )
 
 
@@ -45,7 +40,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("prompt", metavar="PROMPT", help="what to draw")
     parser.set_defaults(run=_generate)
-    for add_group in (_add_output, _add_model, _add_picture, _add_start, _add_previews, _add_memory):
+    for add_group in (_add_output, add_model, _add_picture, _add_start, _add_previews, add_memory):
         add_group(parser)
 
 
@@ -55,44 +50,34 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FILE", type=Path, default=Path("output.png"),
         help="png, jpg or webp; several images become FILE_0, FILE_1, …; replaced only by a whole picture",
     )  # fmt: skip
-    output.add_argument("--json", action="store_true", help="print one JSON object on stdout", default=_UNSET)
-    output.add_argument("--quiet", action="store_true", help="no bars, no notices", default=_UNSET)
-    output.add_argument("--verbose", action="store_true", help="show all the engine prints", default=_UNSET)
-
-
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    model = parser.add_argument_group("model (without one: 'demo', made locally, whose pictures are noise)")
-    model.add_argument("-m", "--model", metavar="FILE", help="a whole model, or 'demo'", default=_UNSET)
-    for name in _COMPONENTS:
-        model.add_argument(
-            f"--{name.replace('_', '-')}",
-            metavar="FILE",
-            type=Path,
-            default=_UNSET,
-            help=_COMPONENT_HELP[name],
-        )
+    output.add_argument("--json", action="store_true", help="print one JSON object on stdout", default=UNSET)
+    output.add_argument("--quiet", action="store_true", help="no bars, no notices", default=UNSET)
+    output.add_argument("--verbose", action="store_true", help="show all the engine prints", default=UNSET)
 
 
 def _add_picture(parser: argparse.ArgumentParser) -> None:
     picture = parser.add_argument_group(
         "picture (what is not given is the model's own, else the default here)"
     )
-    picture.add_argument("-n", "--negative-prompt", metavar="TEXT", help="what to keep out", default=_UNSET)
-    picture.add_argument("-W", "--width", metavar="PX", type=int, help="64-4096, by 8; 512", default=_UNSET)
-    picture.add_argument("-H", "--height", metavar="PX", type=int, help="64-4096, by 8; 512", default=_UNSET)
-    picture.add_argument("--steps", metavar="N", type=int, help="sampling steps; 20", default=_UNSET)
-    picture.add_argument("--cfg-scale", metavar="X", type=float, help="guidance; 7.5", default=_UNSET)
+    picture.add_argument("-n", "--negative-prompt", metavar="TEXT", help="what to keep out", default=UNSET)
+    picture.add_argument("-W", "--width", metavar="PX", type=int, help="64-4096, by 8; 512", default=UNSET)
+    picture.add_argument("-H", "--height", metavar="PX", type=int, help="64-4096, by 8; 512", default=UNSET)
+    picture.add_argument("--steps", metavar="N", type=int, help="sampling steps; 20", default=UNSET)
+    picture.add_argument("--cfg-scale", metavar="X", type=float, help="guidance; 7.5", default=UNSET)
+    picture.add_argument("--seed", metavar="N", type=int, help="chosen and reported if absent", default=UNSET)
+    picture.add_argument("--sampler", metavar="NAME", help="the engine's name, e.g. euler_a", default=UNSET)
+    picture.add_argument("--scheduler", metavar="NAME", help="the engine's name, e.g. karras", default=UNSET)
+    picture.add_argument("--clip-skip", metavar="N", type=int, help="CLIP layers to ignore", default=UNSET)
     picture.add_argument(
-        "--seed", metavar="N", type=int, help="chosen and reported if absent", default=_UNSET
-    )
-    picture.add_argument("--sampler", metavar="NAME", help="the engine's name, e.g. euler_a", default=_UNSET)
-    picture.add_argument("--scheduler", metavar="NAME", help="the engine's name, e.g. karras", default=_UNSET)
-    picture.add_argument("--clip-skip", metavar="N", type=int, help="CLIP layers to ignore", default=_UNSET)
+        "--lora", metavar="NAME[:WEIGHT]", action="append", default=UNSET,
+        help="LoRA from the folder of LoRAs; more than one may be given",
+    )  # fmt: skip
+    add_lora_dir(picture)
     picture.add_argument(
         "--count",
         metavar="N",
         type=int,
-        default=_UNSET,
+        default=UNSET,
         help="1-5 images, seeds N, N+1, …, after one load; 1",
     )
 
@@ -100,55 +85,29 @@ def _add_picture(parser: argparse.ArgumentParser) -> None:
 def _add_start(parser: argparse.ArgumentParser) -> None:
     start = parser.add_argument_group("starting from a picture")
     start.add_argument(
-        "--init-image", metavar="FILE", type=Path, default=_UNSET,
+        "--init-image", metavar="FILE", type=Path, default=UNSET,
         help="picture to start from; gives the size where none is given",
     )  # fmt: skip
+    start.add_argument("--mask", metavar="FILE", type=Path, help="white marks what is redrawn", default=UNSET)
     start.add_argument(
-        "--mask", metavar="FILE", type=Path, help="white marks what is redrawn", default=_UNSET
-    )
-    start.add_argument(
-        "--strength", metavar="X", type=float, help="0-1, how far from it; 0.75", default=_UNSET
+        "--strength", metavar="X", type=float, help="0-1, how far from it; 0.75", default=UNSET
     )
 
 
 def _add_previews(parser: argparse.ArgumentParser) -> None:
     previews = parser.add_argument_group("watching it form")
     previews.add_argument(
-        "--preview", choices=_PREVIEW_METHODS, default=_UNSET,
+        "--preview", choices=_PREVIEW_METHODS, default=UNSET,
         help="proj: nearly free, one eighth of the size; tae, vae: sharp and dear; auto",
     )  # fmt: skip
-    previews.add_argument("--preview-stride", metavar="N", type=int, help="steps between two", default=_UNSET)
+    previews.add_argument("--preview-stride", metavar="N", type=int, help="steps between two", default=UNSET)
     previews.add_argument(
-        "--preview-dir", metavar="DIR", type=Path, help="keep the previews here", default=_UNSET
+        "--preview-dir", metavar="DIR", type=Path, help="keep the previews here", default=UNSET
     )
     previews.add_argument(
-        "--timelapse", metavar="FILE", type=Path, default=_UNSET,
+        "--timelapse", metavar="FILE", type=Path, default=UNSET,
         help="webp or gif: one animation of the previews and the picture",
     )  # fmt: skip
-
-
-def _add_memory(parser: argparse.ArgumentParser) -> None:
-    memory = parser.add_argument_group("memory and speed")
-    memory.add_argument("--offload-to-cpu", action="store_true", help="weights stay in RAM", default=_UNSET)
-    memory.add_argument("--clip-on-cpu", action="store_true", help="text encoder on the CPU", default=_UNSET)
-    memory.add_argument("--vae-on-cpu", action="store_true", help="VAE on the CPU", default=_UNSET)
-    memory.add_argument("--vae-tiling", action="store_true", help="decode in tiles", default=_UNSET)
-    memory.add_argument(
-        "--diffusion-fa", action="store_true", help="flash attention in the diffusion model", default=_UNSET
-    )
-    memory.add_argument("--max-vram", metavar="GIB", type=float, help="VRAM budget", default=_UNSET)
-    memory.add_argument("-t", "--threads", metavar="N", type=int, help="CPU threads", default=_UNSET)
-
-
-_COMPONENT_HELP: Final = {
-    "diffusion_model": "the diffusion model alone, with parts below",
-    "clip_l": "text encoder CLIP-L",
-    "clip_g": "text encoder CLIP-G",
-    "t5xxl": "text encoder T5-XXL",
-    "llm": "text encoder that is a language model",
-    "vae": "VAE",
-    "tae": "tiny autoencoder (TAESD) for previews",
-}
 
 
 async def _generate(args: argparse.Namespace) -> int:
@@ -165,11 +124,12 @@ async def _generate(args: argparse.Namespace) -> int:
     request = _request(given, keeper)
     targets = _targets(args.output, request.count)
     keeper.check_targets(targets)
-    model = _model(given)
+    model = model_of(given)
     engine_bar = EngineBar(quiet=quiet)
     generator = LocalGenerator(
         model,
-        plan=_plan(given),
+        settings=settings_of(given),
+        plan=plan_of(given),
         threads=given.get("threads"),
         on_prepare=engine_bar.show,
         on_output=_print_output if given.get("verbose") else None,
@@ -205,41 +165,23 @@ def _request(given: dict[str, object], keeper: PreviewKeeper) -> ImageRequest:
     fields = {name: given[name] for name in names if name in given}
     if "mask" in given:
         fields["mask_image"] = given["mask"]
+    if "lora" in given:
+        fields["loras"] = [_lora(text) for text in given["lora"]]  # type: ignore[attr-defined]
     if keeper.options is not None:
         fields["previews"] = keeper.options
     return ImageRequest(**fields)
 
 
-def _model(given: dict[str, object]) -> str | ModelFiles | None:
-    from sdmanager.files import expanded
-    from sdmanager.models import DEMO_NAME, ModelFiles, Role
+def _lora(text: str) -> Lora:
+    from sdmanager.generation import Lora
 
-    components = {Role(name): given[name] for name in _COMPONENTS if name in given}
-    model = given.get("model")
-    if not components:
-        return model  # type: ignore[return-value]
-    if model == DEMO_NAME:
+    name, colon, weight = text.partition(":")
+    try:
+        return Lora(name=name, weight=float(weight)) if colon else Lora(name=name)
+    except ValueError:
         raise InvalidRequestError(
-            "The demo model takes no parts.", hint="Leave '-m demo' out, or name a model file."
-        )
-    if model is not None:
-        components[Role.MODEL] = model
-    files = {role: expanded(str(path)) for role, path in components.items()}
-    main_file = files.get(Role.MODEL) or files.get(Role.DIFFUSION_MODEL)
-    return ModelFiles(main_file.stem if main_file else "", files)
-
-
-def _plan(given: dict[str, object]) -> MemoryPlan:
-    from sdmanager.generation import MemoryPlan
-
-    return MemoryPlan(
-        offload_to_cpu=bool(given.get("offload_to_cpu")),
-        clip_on_cpu=bool(given.get("clip_on_cpu")),
-        vae_on_cpu=bool(given.get("vae_on_cpu")),
-        vae_tiling=bool(given.get("vae_tiling")),
-        diffusion_flash_attention=bool(given.get("diffusion_fa")),
-        max_vram_gib=given.get("max_vram"),  # type: ignore[arg-type]
-    )
+            "The weight of a LoRA is not a number.", hint="Write --lora NAME or --lora NAME:WEIGHT."
+        ) from None
 
 
 def _targets(output: Path, count: int) -> list[Path]:

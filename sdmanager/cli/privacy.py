@@ -26,6 +26,8 @@ def names_of(settings: Settings) -> dict[str, str]:
         str(settings.data_dir): "<data>",
         str(settings.cache_dir): "<cache>",
         str(settings.state_dir): "<state>",
+        str(settings.loras_dir): "<loras>",
+        str(settings.logs_dir): "<logs>",
         str(expanded("~")): "~",
     }
     if settings.engine is not None:

@@ -2,9 +2,18 @@
 
 from .ensuring import ensure_binary as ensure_binary
 from .estimates import EstimateStore as EstimateStore
+from .images import check_input_images as check_input_images
 from .local import LocalGenerator as LocalGenerator
 from .parser import OutputParser as OutputParser
 from .proof import draw_proof as draw_proof
 from .proof import prove_engine as prove_engine
 
-__all__ = ("EstimateStore", "LocalGenerator", "OutputParser", "draw_proof", "ensure_binary", "prove_engine")
+__all__ = (
+    "EstimateStore",
+    "LocalGenerator",
+    "OutputParser",
+    "check_input_images",
+    "draw_proof",
+    "ensure_binary",
+    "prove_engine",
+)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import re
-from dataclasses import dataclass
-from pathlib import PureWindowsPath
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import EngineArgumentError, InvalidRequestError
@@ -14,6 +12,7 @@ from sdmanager.models import Role
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from sdmanager.binaries import Capabilities
     from sdmanager.generation import ImageRequest, MemoryPlan
@@ -32,8 +31,6 @@ LORA_FOLDER: Final = "loras"
 # MAX_ARG_STRLEN of Linux: 32 pages of 4 KiB for one argument, its final NUL included. Windows takes 32,767
 # characters for the whole line.
 ARGUMENT_BYTES_MAX: Final = 32 * 4096 - 1
-
-_LORA: Final = re.compile(r"<lora:([^>]*?)(?::[^:>]*)?>")
 
 _FLAG_OF_ROLE: Final = {
     Role.MODEL: "--model",
@@ -55,11 +52,13 @@ class Invocation:
         arguments: After the program's name.
         texts: Files to write, by name.
         preview_method: What the engine was asked for, or None.
+        loras: Files to link into the folder of LoRAs, by name.
     """
 
     arguments: tuple[str, ...]
     texts: dict[str, str]
     preview_method: PreviewMethod | None
+    loras: dict[str, Path] = field(default_factory=dict)
 
 
 def output_name(index: int) -> str:
@@ -103,7 +102,7 @@ def build_invocation(
     """The engine's arguments for a request.
 
     Args:
-        request: With its seed and its model's defaults filled in.
+        request: With its seed and its model's defaults filled in, and no tags but those of ``place_loras``.
         model: Files by role.
         plan: Memory flags.
         capabilities: What the binary's own help lists.
@@ -115,7 +114,6 @@ def build_invocation(
         InvalidRequestError: An unknown sampler, scheduler or preview method, or a prompt that is too long.
         EngineArgumentError: This binary lacks a flag that the request needs.
     """
-    _refuse_lora_paths(request.prompt + request.negative_prompt)
     texts: dict[str, str] = {}
     preview = None
     if request.previews is not None:
@@ -133,7 +131,7 @@ def build_invocation(
         _plan_arguments(plan, capabilities),
         ["--threads", str(threads)] if threads else [],
         ["--verbose"] if verbose and capabilities.supports("--verbose") else [],
-        # A folder that is not there: a <lora:…> tag in a prompt that is a name finds nothing.
+        # Without it the engine would look into its working directory.
         ["--lora-model-dir", LORA_FOLDER],
         ["--preview", preview.value, "--preview-path", PREVIEW_NAME] if preview else [],
         ["--output", OUTPUT_PATTERN],
@@ -143,16 +141,6 @@ def build_invocation(
     arguments = tuple(argument for group in groups for argument in group)
     _check_flags(groups, capabilities)
     return Invocation(arguments, texts, preview)
-
-
-def _refuse_lora_paths(prompt: str) -> None:
-    """The engine opens an absolute path in a tag as it is, wherever its LoRA folder may be."""
-    for name in _LORA.findall(prompt):
-        path = PureWindowsPath(name.removeprefix("|high_noise|"))  # both kinds of slash, and drives
-        if path.anchor or ".." in path.parts:
-            raise InvalidRequestError(
-                "A LoRA in the prompt must be a name, not a path.", hint="Write <lora:NAME:WEIGHT>."
-            )
 
 
 def _model_arguments(model: ModelFiles, preview: PreviewMethod | None) -> list[str]:

@@ -24,11 +24,14 @@ from sdmanager.generation import (
     ImageData,
     PreviewFormat,
 )
+from sdmanager.threads import in_thread
 
 from .png import is_whole_png
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sdmanager.generation import ImageRequest
 
 # Pillow warns at more and refuses at much more; here all of them are refused.
 _PIXELS_MAX = 64 * 1024 * 1024
@@ -38,6 +41,31 @@ _INPUT_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 # Larger than any rounding up of a size by the engine (the largest multiple of a known family is 64).
 _ALIGN_MAX = 64
+
+
+async def check_input_images(request: ImageRequest) -> None:
+    """See that the pictures that a request starts from can be read, before it is accepted.
+
+    Raises:
+        InputImageError: One is missing, unreadable, damaged, or has far too many pixels.
+
+    If cancelled, the decoding is waited for.
+    """
+    if request.init_image is not None:
+        await in_thread(open_inputs, request)
+
+
+def open_inputs(request: ImageRequest) -> tuple[Image.Image | None, Image.Image | None]:
+    """The init image and the mask of a request, each None where there is none.
+
+    Raises:
+        InputImageError: As for ``open_input``.
+    """
+    init, mask = request.init_image, request.mask_image
+    return (
+        open_input(init, "init image") if init is not None else None,
+        open_input(mask, "mask image") if mask is not None else None,
+    )
 
 
 def open_input(source: Path | bytes, what: str) -> Image.Image:

@@ -68,6 +68,20 @@ class JobFolder:
         for name, data in files.items():
             write_whole(self.path / name, data, durable=False)
 
+    def link_files(self, name: str, files: Mapping[str, Path]) -> None:
+        """Put files into a folder in this one, by links where the system allows them.
+
+        Raises:
+            StorageError: They can neither be linked nor copied.
+        """
+        folder = self.path / name
+        try:
+            folder.mkdir()
+            for link, file in files.items():
+                _link(folder / link, file)
+        except OSError as exc:
+            raise StorageError(f"A LoRA cannot be made ready: {exc.strerror or exc}.") from exc
+
     def started(self, pid: int) -> None:
         """Record the child, so that whoever finds this folder after a crash can end it."""
         with contextlib.suppress(StorageError):
@@ -109,6 +123,16 @@ def sweep_jobs(parent: Path) -> int:
             shutil.rmtree(folder, ignore_errors=True)
             removed += 1
     return removed
+
+
+def _link(link: Path, file: Path) -> None:
+    for make in (link.symlink_to, link.hardlink_to):  # Windows reserves the first for some users
+        try:
+            make(file)
+        except OSError:
+            continue
+        return
+    shutil.copyfile(file, link)
 
 
 def _age(folder: Path) -> float:

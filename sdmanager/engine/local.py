@@ -33,7 +33,8 @@ from sdmanager.threads import in_thread
 from .ensuring import ensure_binary
 from .estimates import EstimateStore
 from .jobs import sweep_jobs
-from .runner import Run, run_generation
+from .run import Run
+from .runner import run_generation
 
 if TYPE_CHECKING:
     import os
@@ -94,8 +95,21 @@ class LocalGenerator:
     ) -> None:
         await self.aclose()
 
-    async def prepare(self) -> EngineBinary:
+    @property
+    def binary(self) -> EngineBinary | None:
+        """The engine that ``prepare`` found; None before."""
+        return self._ensured.engine if self._ensured is not None else None
+
+    @property
+    def model(self) -> ModelFiles | None:
+        """The model that ``prepare`` found; None before."""
+        return self._model
+
+    async def prepare(self, *, force_validation: bool = False) -> EngineBinary:
         """Ensure the engine and see that the model is there, so that ``generate`` starts at once.
+
+        Args:
+            force_validation: Forget what is known of engines, and prove one again by drawing.
 
         Returns:
             The engine that will be used.
@@ -108,7 +122,22 @@ class LocalGenerator:
 
         Cancelling ends a download or a build and leaves the engine that was there before.
         """
-        return (await self._prepare())[0].engine
+        return (await self._prepare(force_validation=force_validation))[0].engine
+
+    def check(self, request: ImageRequest) -> None:
+        """See that the engine and the model can do what is asked, without starting anything; takes no time.
+
+        Before ``prepare`` nothing is known, and everything passes. Input images are not looked at: see
+        ``check_input_images``.
+
+        Raises:
+            InvalidRequestError: An unknown sampler, scheduler or LoRA, a preview method without its file, a prompt
+                that is too long.
+            EngineArgumentError: This engine lacks something that the request needs.
+        """
+        if self._ensured is not None and self._model is not None:
+            run = self._run("", request, self._ensured, self._model)
+            run.invocation(run.complete_request())
 
     async def generate(
         self, request: ImageRequest, on_event: EventCallback | None = None
@@ -140,21 +169,7 @@ class LocalGenerator:
             except (SDManagerError, asyncio.CancelledError) as exc:
                 _emit_end(on_event, exc, generation_id, time.monotonic() - began)
                 raise
-            return await self._judged(
-                ensured,
-                Run(
-                    generation_id=generation_id,
-                    request=request,
-                    binary=ensured.engine,
-                    model=model,
-                    plan=self._plan,
-                    settings=self._settings,
-                    estimates=self._estimates,
-                    threads=self._threads,
-                    on_event=on_event,
-                    on_output=self._on_output,
-                ),
-            )
+            return await self._judged(ensured, self._run(generation_id, request, ensured, model, on_event))
         finally:
             ended.set_result(None)
             if task is not None:
@@ -178,18 +193,40 @@ class LocalGenerator:
         if running:
             await asyncio.wait(running.values())
 
-    async def _prepare(self) -> tuple[Ensured, ModelFiles]:
+    def _run(
+        self,
+        generation_id: str,
+        request: ImageRequest,
+        ensured: Ensured,
+        model: ModelFiles,
+        on_event: EventCallback | None = None,
+    ) -> Run:
+        return Run(
+            generation_id=generation_id,
+            request=request,
+            binary=ensured.engine,
+            model=model,
+            plan=self._plan,
+            settings=self._settings,
+            estimates=self._estimates,
+            threads=self._threads,
+            on_event=on_event,
+            on_output=self._on_output,
+        )
+
+    async def _prepare(self, *, force_validation: bool = False) -> tuple[Ensured, ModelFiles]:
         async with self._preparing:
             if self._model is None:
                 self._model = await in_thread(resolve_model, self._wanted_model, self._settings)
                 await in_thread(sweep_jobs, self._settings.jobs_dir)
             else:
                 self._model.check()
-            if self._ensured is None or not self._ensured.engine.path.exists():
+            if force_validation or self._ensured is None or not self._ensured.engine.path.exists():
                 self._ensured = await ensure_binary(
                     self._settings,
                     model=self._wanted_model,
                     plan=self._plan,
+                    force_validation=force_validation,
                     on_progress=self._on_prepare,
                 )
             return self._ensured, self._model

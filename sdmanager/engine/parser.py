@@ -60,7 +60,7 @@ _PATTERN: Final = re.compile(
 _ESCAPE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
 
 # What the engine takes out of a prompt before it echoes it again.
-_TAG: Final = re.compile(r"<lora:[^>]*>")
+_TAG: Final = re.compile(r"<lora:[^<>]*>")
 _MARKUP: Final = re.compile(r":[+-]?[.\d]+\)|[\\()\[\]\s]|BREAK")
 
 # Without any of these no line of a prompt can look like one of the engine's.

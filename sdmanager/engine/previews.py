@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Final
+
+from sdmanager.generation import PreviewTimings
 
 from .images import encode_preview
 from .png import is_whole_png
@@ -35,6 +38,7 @@ class PreviewWatcher:
         options: What the caller wants.
         steps: Sampling steps per image.
         publish: Called on the event loop with step, total steps, image (from 1) and the picture.
+        clock: Seconds from any moment on.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class PreviewWatcher:
         options: PreviewOptions,
         steps: int,
         publish: Callable[[int, int, int, ImageData], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
         self._options = options
@@ -53,6 +58,20 @@ class PreviewWatcher:
         self._seen: tuple[int, int] | None = None
         self._waiting: tuple[int, int, int] | None = None
         self._wake = asyncio.Event()
+        self._clock = clock
+        self._count = 0
+        self._first: float | None = None
+        self._reading = 0.0
+        self._encoding = 0.0
+
+    def timings(self, began: float) -> PreviewTimings:
+        """What the previews took so far.
+
+        Args:
+            began: When the generation did, by the clock of this watcher.
+        """
+        first = self._first - began if self._first is not None else None
+        return PreviewTimings(self._count, first, self._reading, self._encoding)
 
     def on_step(self, step: int, total_steps: int, image: int) -> None:
         """A step is done: its preview, if it is one of those wanted, is in the file."""
@@ -75,18 +94,31 @@ class PreviewWatcher:
             if self._waiting is None:
                 continue
             (step, total_steps, image), self._waiting = self._waiting, None
-            data = await self._read_whole()
-            if data is None:
-                continue
-            self._due = False
             try:
-                picture = await asyncio.to_thread(
-                    encode_preview, data, self._options.format, self._options.max_size
-                )
-            except (OSError, ValueError, SyntaxError) as exc:
-                _log.debug("preview of step %d dropped: %s", step, exc)
+                picture = await self._take()
+            except Exception as exc:  # noqa: BLE001 - whatever it is, it costs a preview and no generation
+                _log.debug("preview of step %d dropped: %r", step, exc)
                 continue
+            if picture is None:
+                continue
+            if self._first is None:
+                self._first = self._clock()
+            self._count += 1
             self._publish(step, total_steps, image, picture)
+
+    async def _take(self) -> ImageData | None:
+        """The picture as the caller wants it, or None where the engine writes no new one in time."""
+        began = self._clock()
+        data = await self._read_whole()
+        read = self._clock()
+        self._reading += read - began
+        if data is None:
+            return None
+        self._due = False
+        try:
+            return await asyncio.to_thread(encode_preview, data, self._options.format, self._options.max_size)
+        finally:
+            self._encoding += self._clock() - read
 
     async def _read_whole(self) -> bytes | None:
         """The file once it is new and whole, or None where it does not become so in time."""
@@ -101,8 +133,5 @@ class PreviewWatcher:
                         return data
             except FileNotFoundError:
                 pass
-            except OSError as exc:
-                _log.debug("preview unreadable: %s", exc)
-                return None
             await asyncio.sleep(_RETRY_SECONDS)
         return None

@@ -16,7 +16,8 @@ from .devices import DeviceWitness
 from .driver_failures import explain_no_device
 from .estimates import EstimateStore
 from .patience import Patience
-from .runner import Run, run_generation
+from .run import Run
+from .runner import run_generation
 
 if TYPE_CHECKING:
     from sdmanager.binaries import EngineBinary

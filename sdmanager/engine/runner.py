@@ -7,7 +7,6 @@ import contextlib
 import logging
 import shutil
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sdmanager.errors import (
@@ -26,7 +25,6 @@ from sdmanager.generation import (
     GeneratedImage,
     GenerationResult,
     ImageData,
-    ImageRequest,
     Preview,
     Progress,
     Stage,
@@ -36,9 +34,9 @@ from sdmanager.process import activity, child_environment, spawn
 from sdmanager.threads import in_thread
 
 from . import output as out
-from .arguments import INIT_NAME, MASK_NAME, PREVIEW_NAME, build_invocation, output_name
+from .arguments import INIT_NAME, LORA_FOLDER, MASK_NAME, PREVIEW_NAME, output_name
 from .failures import Diary, explain_failure, explain_picture
-from .images import check_result, fit_input, natural_size, open_input
+from .images import check_result, fit_input, natural_size, open_inputs
 from .jobs import JobFolder
 from .parser import OutputParser
 from .patience import Watch
@@ -48,14 +46,10 @@ from .progress import ProgressTracker, Snapshot
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from sdmanager.binaries import EngineBinary
-    from sdmanager.generation import EventCallback, MemoryPlan
-    from sdmanager.models import ModelFiles
+    from sdmanager.generation import ImageRequest
     from sdmanager.process import Child, ExitStatus
-    from sdmanager.settings import Settings
 
-    from .estimates import EstimateStore
-    from .patience import Patience
+    from .run import Run
 
 _log = logging.getLogger("sdmanager.engine")
 
@@ -64,39 +58,6 @@ _SAMPLE_SECONDS: Final = 0.5
 
 # With less free space than this after a run, a cut image needs no other explanation.
 _FULL_DISK_BYTES: Final = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Everything that one run needs, decided beforehand.
-
-    Attributes:
-        generation_id: Also the name of its private folder.
-        request: What to draw.
-        binary: Which engine.
-        model: Which files.
-        plan: Memory flags.
-        settings: Folders and times.
-        estimates: Where to look up and keep what runs take.
-        threads: CPU threads, or None for the engine's choice.
-        on_event: Called on the event loop with each event; what it raises ends the run.
-        on_output: Called with the name of the stream and each raw piece of the engine's output.
-        verbose: Have the engine say more.
-        patience: When the run counts as hung and is ended; None: never.
-    """
-
-    generation_id: str
-    request: ImageRequest
-    binary: EngineBinary
-    model: ModelFiles
-    plan: MemoryPlan
-    settings: Settings
-    estimates: EstimateStore
-    threads: int | None = None
-    on_event: EventCallback | None = None
-    on_output: Callable[[str, bytes], None] | None = None
-    verbose: bool = False
-    patience: Patience | None = None
 
 
 async def run_generation(run: Run) -> GenerationResult:
@@ -133,7 +94,7 @@ class _Execution:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._request = run.request.with_defaults(**run.model.defaults.as_fields()).with_seed()
+        self._request = run.complete_request()
         self._began = time.monotonic()
         self._sequence = 0
         self._task = asyncio.current_task()
@@ -145,9 +106,7 @@ class _Execution:
         self._watcher: PreviewWatcher | None = None
         self._stage: Stage | None = None
         self._tracker: ProgressTracker  # made once the size, and with it the estimate, is known
-        self._parser = OutputParser(
-            self._request.steps, f"{self._request.prompt}\n{self._request.negative_prompt}"
-        )
+        self._parser: OutputParser  # made once the texts that the engine may echo are known
 
     @property
     def _elapsed(self) -> float:
@@ -180,21 +139,16 @@ class _Execution:
         inputs: dict[str, bytes] = {}
         if run.request.init_image is not None:
             self._request, inputs = await in_thread(_prepare_inputs, self._request)
+        self._request, invocation = run.invocation(self._request)
         request = self._request
-        invocation = build_invocation(
-            request,
-            run.model,
-            run.plan,
-            run.binary.capabilities,
-            threads=run.threads,
-            on_gpu=run.binary.variant not in {"cpu", "custom"},
-            verbose=run.verbose,
-        )
+        self._parser = OutputParser(request.steps, f"{request.prompt}\n{request.negative_prompt}")
         inputs |= {name: text.encode("utf-8", "surrogateescape") for name, text in invocation.texts.items()}
         estimate = run.estimates.get(run.model.key, run.binary.variant, request.width, request.height)
         self._tracker = ProgressTracker(request.steps, request.count, estimate)
         with JobFolder(run.settings.jobs_dir, run.generation_id) as folder:
             folder.write_inputs(inputs)
+            if invocation.loras:
+                await in_thread(folder.link_files, LORA_FOLDER, invocation.loras)
             if request.previews is not None:
                 self._watcher = PreviewWatcher(
                     folder.path / PREVIEW_NAME, request.previews, request.steps, self._on_preview
@@ -210,6 +164,7 @@ class _Execution:
             model=run.model.name,
             variant=run.binary.variant,
             plan=run.plan,
+            previews=self._watcher.timings(self._began) if self._watcher is not None else None,
         )
 
     async def _execute(self, folder: JobFolder, argv: list[Any]) -> None:
@@ -355,13 +310,13 @@ async def _running(watcher: PreviewWatcher | None) -> AsyncIterator[None]:
 
 def _prepare_inputs(request: ImageRequest) -> tuple[ImageRequest, dict[str, bytes]]:
     """The input pictures at the size of the request, which is theirs where the caller named none."""
-    assert request.init_image is not None  # noqa: S101 - the caller has checked
-    picture = open_input(request.init_image, "init image")
+    picture, mask = open_inputs(request)
+    assert picture is not None  # noqa: S101 - the caller has checked
     if not request.model_fields_set & {"width", "height"}:
         width, height = natural_size(picture, request.width, request.height)
         request = request.model_copy(update={"width": width, "height": height})
     size = (request.width, request.height)
     prepared = {INIT_NAME: fit_input(picture, *size, mask=False)}
-    if request.mask_image is not None:
-        prepared[MASK_NAME] = fit_input(open_input(request.mask_image, "mask image"), *size, mask=True)
+    if mask is not None:
+        prepared[MASK_NAME] = fit_input(mask, *size, mask=True)
     return request, prepared

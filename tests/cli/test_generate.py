@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from loras import write_lora
 from PIL import Image
 
 from sdmanager.cli.generate import DEMO_NOTICE
@@ -94,6 +95,23 @@ def test_previews_are_kept_and_make_a_timelapse(
         assert film.n_frames == len(kept) + 1
 
 
+def test_loras_come_from_the_folder_that_is_named(environment: dict[str, str], tmp_path: Path) -> None:
+    write_lora(tmp_path / "mine" / "sub" / "glow.safetensors", seed=1)
+    write_lora(Path(environment["SDMANAGER_HOME"]) / "data" / "loras" / "ink.safetensors", seed=2)
+    pictures = set()
+    for name, arguments in {
+        "plain": [],
+        "ink": ["--lora", "ink"],
+        "glow": ["--lora", "sub/glow:0.5", "--lora-dir", "mine"],
+    }.items():
+        done = run(
+            environment, "generate", "x", *SMALL, "--seed", "7", "-o", f"{name}.png", *arguments, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        pictures.add(opened(tmp_path / f"{name}.png").tobytes())
+    assert len(pictures) == 3
+
+
 def test_an_init_image_gives_the_size(environment: dict[str, str], tmp_path: Path) -> None:
     Image.effect_noise((100, 140), 90).convert("RGB").save(tmp_path / "start.png")
     done = run(
@@ -138,8 +156,11 @@ BAD = {
     "previews of nothing": (["", "--preview-dir", "a/b"], 2, "prompt must not be empty"),
     "parts of demo": (["x", "-m", "demo", "--tae", "foreign.gguf"], 2, "takes no parts"),
     "unknown user": (["x", "--vae", "~nobody-here/v", "-m", "foreign.gguf"], 21, "'v' does not exist"),
-    "lora by path": (["x <lora:/etc/passwd:1>"], 2, "a name, not a path"),
-    "lora above": (["x <lora:../../secret:0.5>"], 2, "a name, not a path"),
+    "lora by path": (["x <lora:/etc/passwd:1>"], 2, "not by a path"),
+    "lora above": (["x", "--lora", "../../secret:0.5"], 2, "not by a path"),
+    "unknown lora": (["x", "--lora", "none", "--lora-dir", "."], 2, "is not in the folder of LoRAs"),
+    "weight of a lora": (["x", "--lora", "a:b"], 2, "is not a number"),
+    "too much lora": (["x", "--lora", "a:11"], 2, "weight must be less than or equal to 10, not 11"),
     "lone component": (["x", "--vae", "foreign.gguf"], 2, "neither is given"),
 }  # fmt: skip
 

@@ -215,7 +215,7 @@ PROMPTS = [
     "two\nlines\r\nand\ttabs",
     "灯台 🗼 café",
     "\"quoted\" 'twice' $HOME `x` \\n",
-    "<lora:x:1>",
+    "<lora:x>",
     "x" * ARGUMENT_BYTES_MAX,
     "bytes \udcff that are no UTF-8",
 ]

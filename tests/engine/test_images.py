@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from sdmanager.engine import check_input_images
 from sdmanager.engine.images import check_result, encode_preview, fit_input, natural_size, open_input
 from sdmanager.engine.png import SIGNATURE
 from sdmanager.errors import BlankImageError, InputImageError, NoImageError, StorageError, TruncatedImageError
-from sdmanager.generation import SIZE_MAX, SIZE_MIN, SIZE_MULTIPLE, PreviewFormat
+from sdmanager.generation import SIZE_MAX, SIZE_MIN, SIZE_MULTIPLE, ImageRequest, PreviewFormat
 
 PARAMETERS = "a lighthouse, 灯台\nSteps: 4, Seed: 7"
 
@@ -406,3 +407,39 @@ def test_a_preview_that_cannot_be_decoded():
     for data in (b"", b"text", encoded(noise())[:-40]):
         with pytest.raises((OSError, SyntaxError, ValueError)):
             encode_preview(data, PreviewFormat.JPEG, None)
+
+
+# --- before a request is accepted
+
+
+async def test_good_input_images_pass(tmp_path):
+    path = tmp_path / "start.png"
+    noise().save(path)
+    await check_input_images(ImageRequest(prompt="x"))
+    await check_input_images(ImageRequest(prompt="x", init_image=path))
+    await check_input_images(ImageRequest(prompt="x", init_image=path, mask_image=encoded(noise(mode="L"))))
+
+
+BAD_INPUTS = {
+    "none": (b"", "no image that can be read"),
+    "text": (b"no picture", "no image that can be read"),
+    "cut": (encoded(noise(300, 300))[:5000], "cannot be read"),
+    "huge": (huge_png(60_000, 60_000), "too many pixels"),
+    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image that can be read"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_INPUTS)
+@pytest.mark.parametrize("field", ["init_image", "mask_image"])
+async def test_bad_input_images_are_told_apart(kind, field):
+    data, words = BAD_INPUTS[kind]
+    fields = {"init_image": encoded(noise()), field: data}
+    with pytest.raises(InputImageError, match=words) as caught:
+        await check_input_images(ImageRequest(prompt="x", **fields))
+    assert field.replace("_", " ") in str(caught.value)
+
+
+async def test_a_missing_input_image(tmp_path):
+    with pytest.raises(InputImageError, match="does not exist") as caught:
+        await check_input_images(ImageRequest(prompt="x", init_image=tmp_path / "none.png"))
+    assert str(tmp_path) not in str(caught.value)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from loras import write_lora
 
-from sdmanager import ImageGenerator, ImageRequest, LocalGenerator
+from sdmanager import ImageGenerator, ImageRequest, LocalGenerator, PreviewOptions
 from sdmanager.binaries import in_use, read_book
 from sdmanager.errors import (
     BuildToolsMissingError,
     EngineCrashedError,
     EngineNotFoundError,
+    InvalidRequestError,
     ModelNotFoundError,
 )
+from sdmanager.generation import Event, Lora, Progress
+from sdmanager.models import ModelFiles, Role, demo_model
 from sdmanager.settings import Settings
 
 
@@ -111,3 +117,102 @@ async def test_an_unproven_engine_that_fails_at_the_first_picture_is_not_trusted
     assert [verdict.code for key, verdict in book.verdicts.items() if key.startswith("own/")] == [
         "ENGINE_CRASHED"
     ]
+
+
+# --- what is known once it is ready
+
+
+async def test_engine_and_model_are_known_once_it_is_prepared(settings: Settings) -> None:
+    generator = LocalGenerator(settings=settings)
+    assert generator.binary is generator.model is None
+    binary = await generator.prepare()
+    assert generator.binary is binary
+    assert generator.model is not None
+    assert generator.model.name == "demo"
+
+
+async def test_validation_can_be_forced(settings: Settings) -> None:
+    def tested_at() -> list[str]:
+        book = read_book(settings)
+        assert book is not None
+        return [verdict.tested_at for verdict in book.verdicts.values()]
+
+    generator = LocalGenerator(settings=settings)
+    await generator.prepare()
+    before = tested_at()
+    await generator.prepare()
+    assert tested_at() == before
+    await generator.prepare(force_validation=True)
+    assert tested_at() != before
+
+
+# --- before a request is accepted
+
+IMPOSSIBLE = {
+    "sampler": ({"sampler": "eulr"}, "knows no sampler"),
+    "scheduler": ({"scheduler": "kras"}, "knows no scheduler"),
+    "lora": ({"loras": [Lora(name="none")]}, "not in the folder"),
+    "tag": ({"prompt": "x <lora:none:1>"}, "not in the folder"),
+    "path": ({"prompt": "x <lora:/etc/passwd:1>"}, "not by a path"),
+    "prompt": ({"prompt": "x" * 200_000}, "longer than"),
+    "previews": ({"previews": PreviewOptions(method="tae")}, "tiny autoencoder"),
+}
+
+
+@pytest.fixture
+def whole_model(settings: Settings, tmp_path: Path) -> Path:
+    """A model without a tiny autoencoder; it need not draw."""
+    return shutil.copy(demo_model(settings).files[Role.DIFFUSION_MODEL], tmp_path / "whole.safetensors")
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+async def test_what_cannot_be_done_is_found_out_before_and_by_the_run_alike(
+    settings: Settings, whole_model: Path, what: str
+) -> None:
+    fields, words = IMPOSSIBLE[what]
+    generator = LocalGenerator(whole_model, settings=settings)
+    impossible = ImageRequest(**{"prompt": "x", **fields})
+    generator.check(impossible)  # nothing is known yet
+    await generator.prepare()
+    with pytest.raises(InvalidRequestError, match=words) as early:
+        generator.check(impossible)
+    with pytest.raises(InvalidRequestError, match=words) as late:
+        await generator.generate(impossible)
+    assert (early.value.message, early.value.hint) == (late.value.message, late.value.hint)
+    assert not list(settings.jobs_dir.glob("*"))
+
+
+async def test_what_can_be_done_passes_at_once(settings: Settings, tmp_path: Path) -> None:
+    own = replace(settings, loras=tmp_path / "loras")
+    write_lora(own.loras_dir / "a.safetensors")
+    generator = LocalGenerator(settings=own)
+    await generator.prepare()
+    possible = ImageRequest(
+        prompt="x <lora:a:1>", sampler="euler", scheduler="karras", previews=PreviewOptions(method="tae")
+    )
+    began = time.process_time()
+    for _ in range(100):
+        generator.check(possible)
+    assert time.process_time() - began < 2  # a hundredth of it is usual
+    assert not settings.jobs_dir.exists() or not list(settings.jobs_dir.iterdir())
+
+
+# --- what was learned
+
+
+async def test_another_generator_knows_how_long_it_will_take_from_the_start(settings: Settings) -> None:
+    """Kept on the disk by model, engine and size; another size is scaled from it, another model knows nothing."""
+
+    async def first_eta(generator: LocalGenerator, **fields: object) -> float | None:
+        events: list[Event] = []
+        await generator.generate(request().model_copy(update=fields), events.append)
+        return next(event.eta_seconds for event in events if isinstance(event, Progress))
+
+    assert await first_eta(LocalGenerator(settings=settings)) is None
+    known = await first_eta(LocalGenerator(settings=settings))
+    assert known is not None
+    assert known > 0
+    larger = await first_eta(LocalGenerator(settings=settings), width=128, height=128)
+    assert larger is not None
+    other = ModelFiles("other", demo_model(settings).files)
+    assert await first_eta(LocalGenerator(other, settings=settings)) is None

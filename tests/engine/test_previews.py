@@ -10,12 +10,14 @@ import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from sdmanager import ImageRequest, LocalGenerator, PreviewOptions
+from sdmanager.engine import previews as previews_module
 from sdmanager.engine.png import is_whole_png
 from sdmanager.engine.previews import PreviewWatcher
-from sdmanager.generation import Event, ImageData, Preview
+from sdmanager.generation import Completed, Event, ImageData, Preview, PreviewTimings
 from sdmanager.settings import Settings
 
 DEADLINE = 5.0
@@ -144,6 +146,109 @@ async def test_only_the_newest_waits_while_one_is_being_encoded(tmp_path: Path) 
     assert screen.steps == sorted(set(screen.steps))
     assert screen.steps[-1] == 50
     assert len(screen.steps) < 50
+
+
+@pytest.mark.parametrize(
+    ("steps", "shown"),
+    [
+        (1, [1]),
+        (2, [1, 2]),
+        (4, [1, 2, 3, 4]),
+        (8, [1, 2, 3, 4, 5, 6, 7, 8]),
+        (9, [1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        (20, [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]),
+        (50, [6, 12, 18, 24, 30, 36, 42, 48, 50]),
+    ],
+)
+async def test_short_runs_show_each_step_and_long_ones_about_eight(
+    tmp_path: Path, steps: int, shown: list[int]
+) -> None:
+    path = tmp_path / "p.png"
+    async with watching(path, PreviewOptions(), steps) as (watcher, screen):
+        for step in range(1, steps + 1):
+            path.write_bytes(picture(step))
+            watcher.on_step(step, steps, 1)
+            await screen.wait_for(sum(one <= step for one in shown))
+    assert screen.steps == shown
+    assert watcher.timings(0).count == len(shown)
+
+
+async def test_what_previews_took_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    async with watching(path, PreviewOptions(stride=1)) as (watcher, screen):
+        assert watcher.timings(0) == PreviewTimings()
+        began = time.monotonic()
+        watcher.on_step(1, 20, 1)
+        await settle()
+        waited = watcher.timings(began)
+        assert (waited.count, waited.first_after, waited.encoding) == (0, None, 0)
+        assert waited.reading > 0.01
+        path.write_bytes(picture(1))
+        watcher.on_step(2, 20, 1)
+        await screen.wait_for(1)
+        shown = watcher.timings(began)
+    assert shown.count == 1
+    assert shown.encoding > 0
+    assert shown.first_after is not None
+    assert waited.reading + shown.encoding <= shown.first_after <= time.monotonic() - began
+
+
+ODD = [OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError, ZeroDivisionError]
+
+
+@pytest.mark.parametrize("error", ODD)
+async def test_whatever_goes_wrong_with_one_preview_the_next_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Pillow's error about huge pictures is no ValueError: it ended all previews of the run."""
+    path = tmp_path / "p.png"
+    encode = previews_module.encode_preview
+
+    def break_once(*args: object) -> ImageData:
+        monkeypatch.setattr(previews_module, "encode_preview", encode)
+        raise error
+
+    monkeypatch.setattr(previews_module, "encode_preview", break_once)
+    async with watching(path, PreviewOptions(stride=1)) as (watcher, screen):
+        path.write_bytes(picture(1))
+        watcher.on_step(1, 20, 1)
+        await settle()
+        assert screen.shown == []
+        path.write_bytes(picture(2))
+        watcher.on_step(2, 20, 1)
+        await screen.wait_for(1)
+    assert screen.steps == [2]
+    assert watcher.timings(0).count == 1
+
+
+async def test_previews_that_all_fail_leave_the_picture(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> ImageData:
+        raise MemoryError
+
+    monkeypatch.setattr(previews_module, "encode_preview", fail)
+    events: list[Event] = []
+    request = ImageRequest(prompt="x", width=64, height=64, steps=8, seed=1, previews=PreviewOptions())
+    result = await LocalGenerator(settings=settings).generate(request, events.append)
+    assert isinstance(events[-1], Completed)
+    assert not [event for event in events if isinstance(event, Preview)]
+    assert result.previews is not None
+    assert (result.previews.count, result.previews.first_after) == (0, None)
+
+
+async def test_the_result_tells_what_previews_took(settings: Settings) -> None:
+    generator, events = LocalGenerator(settings=settings), []
+    options = PreviewOptions(method="proj")
+    request = ImageRequest(prompt="x", width=128, height=128, steps=20, seed=1)
+    assert (await generator.generate(request)).previews is None
+    result = await generator.generate(request.model_copy(update={"previews": options}), events.append)
+    previews = [event for event in events if isinstance(event, Preview)]
+    assert result.previews is not None
+    assert 1 <= result.previews.count == len(previews) <= 10
+    assert result.previews.first_after == pytest.approx(previews[0].elapsed, abs=0.05)
+    assert 0 < result.previews.encoding < result.time_taken
+    assert 0 < result.previews.reading < result.time_taken
 
 
 async def test_the_real_writer_against_a_fast_reader(settings: Settings) -> None:

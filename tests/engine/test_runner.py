@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import random
+import re
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from loras import write_lora
 from PIL import Image
 
 from sdmanager import ImageRequest, LocalGenerator, PreviewOptions
@@ -37,6 +39,7 @@ from sdmanager.generation import (
     Completed,
     Event,
     Failed,
+    Lora,
     Preview,
     Progress,
     Stage,
@@ -202,17 +205,46 @@ async def test_image_to_image_and_inpainting(settings: Settings, tmp_path: Path)
     assert totals.pop() < 4
 
 
-async def test_what_a_run_took_is_known_to_the_next_one(settings: Settings) -> None:
-    first: list[Event] = []
-    await LocalGenerator(settings=settings).generate(request(), first.append)
-    second: list[Event] = []
-    await LocalGenerator(settings=settings).generate(request(), second.append)
+async def test_a_lora_changes_the_picture_however_it_is_given(settings: Settings, tmp_path: Path) -> None:
+    own = replace(settings, loras=tmp_path / "loras")
+    write_lora(own.loras_dir / "styles" / "ink.safetensors", seed=1)
+    write_lora(own.loras_dir / "glow.safetensors", seed=2)
+    said = bytearray()
+    generator = LocalGenerator(settings=own, on_output=lambda _, data: said.extend(data))
 
-    def first_eta(events: list[Event]) -> float | None:
-        return next(event.eta_seconds for event in events if isinstance(event, Progress))
+    async def draw(prompt: str = "a lighthouse", **loras: float) -> bytes:
+        wanted = [Lora(name=name.replace("_", "/"), weight=weight) for name, weight in loras.items()]
+        result = await generator.generate(request(prompt=prompt, loras=wanted, steps=2))
+        return result.image.to_pil().tobytes()
 
-    assert first_eta(first) is None
-    assert first_eta(second) is not None
+    plain = await draw()
+    assert b"LoRA" not in said
+    ink = await draw(styles_ink=1)
+    assert b"(4 / 4) LoRA tensors have been applied" in said
+    assert len({plain, ink, await draw(styles_ink=1, glow=1)}) == 3
+    assert await draw("a lighthouse <lora:styles/ink:1>") == ink
+    assert await draw("<lora:styles/ink.safetensors:0.5>a lighthouse", styles_ink=0.5) == ink
+    assert await draw("a lighthouse <lora:glow:0>", styles_ink=0) == plain
+    assert leftovers(own) == []
+    assert (own.loras_dir / "glow.safetensors").exists()
+
+
+async def test_a_file_outside_the_folder_of_loras_is_never_opened(settings: Settings, tmp_path: Path) -> None:
+    own = replace(settings, loras=tmp_path / "loras")
+    write_lora(own.loras_dir / "glow.safetensors")
+    outside = write_lora(tmp_path / "outside.safetensors")
+    said = bytearray()
+    generator = LocalGenerator(settings=own, on_output=lambda _, data: said.extend(data))
+    glow = [Lora(name="glow")]
+    for prompt in (f"<lora:{outside}:1>", f"<lo<lora:glow:1>ra:{outside}:1>", "<lora:../outside:1>"):
+        with pytest.raises(InvalidRequestError):
+            await generator.generate(request(prompt=prompt))
+    # None of these is a tag to the engine, or would be one only with what we add.
+    for prompt in (f"<lora:{outside}:1", f"<lora:{outside}:", f"<lora:{outside}>", f"<lora::{outside}:1>"):
+        await generator.generate(
+            request(prompt=prompt, negative_prompt=f"<lora:{outside}:1>", steps=1, loras=glow)
+        )
+    assert re.findall(rb"loading LoRA from '(.*)'", said) == [b"loras/1-glow.safetensors"] * 4
 
 
 async def test_a_sampler_comes_from_the_engines_own_list(settings: Settings) -> None:

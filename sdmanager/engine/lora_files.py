@@ -1,0 +1,112 @@
+"""The files behind the LoRAs of a request: found in the one folder that they may come from."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sdmanager.errors import InvalidRequestError
+
+from .loras import SUFFIXES, file_names, link_name, tagged, wanted_loras, without_suffix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sdmanager.generation import ImageRequest
+
+    from .loras import WantedLora
+
+# Names that are looked at for one that is near to an unknown one.
+_NAMES_MAX: Final = 2000
+
+
+def place_loras(request: ImageRequest, folder: Path) -> tuple[ImageRequest, dict[str, Path]]:
+    """The request as the engine may see it, and the files to link into the folder that the engine looks into.
+
+    Args:
+        request: With LoRAs, tags in its prompt, both or neither.
+        folder: The only one that LoRAs come from; need not exist.
+
+    Returns:
+        The request with the engine's own tags in its prompt, and the files by the names in these tags.
+
+    Raises:
+        InvalidRequestError: A LoRA is unknown, leaves the folder, or is no file that may be used.
+    """
+    prompt, wanted = wanted_loras(request)
+    if not wanted:
+        return request, {}
+    links: dict[Path, str] = {}
+    used: list[tuple[WantedLora, str]] = []
+    for one in wanted:
+        name, path = _find(one, folder)
+        if one.lora.weight:
+            used.append((one, links.setdefault(path, link_name(len(links) + 1, name))))
+    request = request.model_copy(update={"prompt": tagged(prompt, used)})
+    return request, {name: path for path, name in links.items()}
+
+
+def _find(wanted: WantedLora, folder: Path) -> tuple[str, Path]:
+    """The name of its file, with the ending, and the file itself, links followed."""
+    for name in file_names(wanted):
+        try:
+            path = (folder / name).resolve(strict=True)
+            inside = path.is_relative_to(folder.resolve())
+            if inside and path.is_file():
+                _check_content(wanted, path)
+                return name, path
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            continue
+        except (OSError, RuntimeError) as exc:  # RuntimeError is a loop of links, before Python 3.13
+            reason = exc.strerror if isinstance(exc, OSError) else None
+            raise InvalidRequestError(
+                f"{wanted.what} cannot be read: {reason or 'its link leads nowhere'}.",
+                hint="Check the file and its permissions.",
+            ) from exc
+        if not inside:
+            raise InvalidRequestError(
+                f"{wanted.what} is a link to a file outside the folder of LoRAs.",
+                hint="Move the file into the folder, or use the other folder as the folder of LoRAs.",
+            )
+    raise _unknown(wanted, folder)
+
+
+def _check_content(wanted: WantedLora, path: Path) -> None:
+    # The engine goes by the content, so that an ending alone would not keep a pickle from it.
+    with path.open("rb") as file:
+        head = file.read(9)
+    if not (head.startswith(b"GGUF") or head[8:] == b"{"):
+        raise InvalidRequestError(
+            f"{wanted.what} is neither a safetensors nor a GGUF file.",
+            hint="Download it again, or convert it: files of other kinds are not used.",
+        )
+
+
+def _unknown(wanted: WantedLora, folder: Path) -> InvalidRequestError:
+    name, known = without_suffix(wanted.lora.name), sorted(itertools.islice(_names(folder), _NAMES_MAX))
+    by_file = {name.rpartition("/")[2]: name for name in known}
+    near = difflib.get_close_matches(name, known, n=3) or [
+        by_file[match] for match in difflib.get_close_matches(name.rpartition("/")[2], by_file, n=3)
+    ]
+    if near:
+        hint = f"Did you mean {' or '.join(map(repr, near))}?"
+    else:
+        hint = (
+            "Put its .safetensors or .gguf file into the folder of LoRAs; other kinds of files are not used."
+        )
+    return InvalidRequestError(
+        f"{wanted.what} is not in the folder of LoRAs.",
+        hint=hint,
+        details={"lora": wanted.lora.name, "near": near},
+    )
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Every LoRA of the folder, as a request would name it."""
+    for place, _, files in os.walk(folder):
+        for file in files:
+            if file.lower().endswith(SUFFIXES):
+                yield (Path(place) / without_suffix(file)).relative_to(folder).as_posix()
