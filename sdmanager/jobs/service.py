@@ -1,0 +1,395 @@
+"""One generation after the other: who is drawing, who waits, and what becomes of each."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import math
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from sdmanager.errors import (
+    AlreadyTerminalError,
+    GenerationCancelledError,
+    GenerationNotFoundError,
+    IdempotencyKeyError,
+    SDManagerError,
+    ServerBusyError,
+    ServerNotRunningError,
+)
+from sdmanager.generation import (
+    Cancelled,
+    Completed,
+    Failed,
+    Preview,
+    Progress,
+    Queued,
+    StageChanged,
+)
+from sdmanager.threads import in_thread
+
+from .derived import fingerprint, last_event, nothing_yet
+from .feed import Feed
+from .states import Status
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from sdmanager.generation import (
+        Event,
+        EventCallback,
+        GenerationResult,
+        ImageGenerator,
+        ImageRequest,
+    )
+
+    from .registry import GenerationRegistry
+    from .snapshots import Generation
+
+_log = logging.getLogger("sdmanager.jobs")
+
+_HUB_CAPACITY: Final = 1024
+_RETRY_SECONDS: Final = 5  # where nothing is known about the generation in hand
+_RETRY_SECONDS_MAX: Final = 120
+
+
+class _Job:
+    """One generation that has not ended."""
+
+    def __init__(self, generation_id: str, request: ImageRequest, on_event: EventCallback | None) -> None:
+        self.id = generation_id
+        self.request = request
+        self.on_event = on_event
+        self.feed = Feed()
+        self.began = time.monotonic()
+        self.sequence = 0
+        self.position: int | None = None
+        self.drawing: asyncio.Task[GenerationResult] | None = None
+        self.result: GenerationResult | None = None
+        self.saving = False
+        self.cancelled = False
+        self.ended: asyncio.Future[GenerationResult] = asyncio.get_running_loop().create_future()
+        # Often nobody asks how it ended; the registry knows.
+        self.ended.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+
+class GenerationService:
+    """Takes requests, has them drawn one at a time, and writes down what becomes of them.
+
+    All methods belong to the event loop that first uses them.
+
+    Args:
+        generator: Who draws.
+        registry: Where generations and their results are kept; opened and destroyed by its owner.
+        queue_size: How many may wait while one is drawn; with 0 a busy service refuses at once.
+        accept: Called with each request before it is taken; gives it as it is to be drawn, or raises what is
+            wrong with it.
+        on_event: Called with every event of every generation; must not raise.
+    """
+
+    def __init__(
+        self,
+        generator: ImageGenerator,
+        registry: GenerationRegistry,
+        *,
+        queue_size: int = 0,
+        accept: Callable[[ImageRequest], ImageRequest] | None = None,
+        on_event: EventCallback | None = None,
+    ) -> None:
+        self._generator = generator
+        self.registry = registry
+        self.queue_size = queue_size
+        self._accept = accept
+        self._on_event = on_event
+        self._jobs: dict[str, _Job] = {}
+        self._waiting: deque[_Job] = deque()
+        self._current: _Job | None = None
+        self._supervisors: set[asyncio.Task[None]] = set()
+        self._open = True
+        self.hub = Feed(_HUB_CAPACITY)
+
+    @property
+    def busy(self) -> bool:
+        """Whether one is being drawn."""
+        return self._current is not None
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    def submit(self, request: ImageRequest, *, key: str | None = None) -> Generation:
+        """Take a request: it is written down, and the place is taken, before anything is awaited.
+
+        Args:
+            request: What to draw.
+            key: An idempotency key: the same key with the same request gives the same generation.
+
+        Raises:
+            InvalidRequestError: The engine or the model cannot do it.
+            IdempotencyKeyError: The key was used with another request.
+            ServerBusyError: There is no place; ``details["retry_after"]`` says in how many seconds to ask again.
+            ServerNotRunningError: The service is closed.
+            StorageError: It cannot be written down.
+        """
+        digest = fingerprint(request) if key is not None else None
+        known = self.registry.find_key(key) if key is not None else None
+        if known is None:
+            return self.get(self._admit(request, key, digest, None).id)
+        if known.fingerprint != digest:
+            raise IdempotencyKeyError("This idempotency key was used with another request.")
+        return known
+
+    async def draw(self, request: ImageRequest, on_event: EventCallback | None = None) -> GenerationResult:
+        """Submit a request and wait for its pictures; cancelling the task cancels the generation.
+
+        Args:
+            request: What to draw.
+            on_event: Called with each event; what it raises cancels the generation and is raised from here.
+
+        Raises:
+            GenerationCancelledError: Somebody else cancelled it.
+            SDManagerError: As ``submit``, or what the generation failed with.
+        """
+        raised: list[BaseException] = []
+
+        def guarded(event: Event) -> None:
+            if on_event is not None and not raised:
+                try:
+                    on_event(event)
+                except BaseException as exc:  # noqa: BLE001 - raised below, from the caller's own call
+                    raised.append(exc)
+                    if (job := self._jobs.get(event.generation_id)) is not None:
+                        self._begin_abort(job)
+
+        job = self._admit(request, None, None, guarded)
+        try:
+            await asyncio.wait([job.ended])
+        except asyncio.CancelledError:
+            await self._abort(job)
+            raise
+        if raised:
+            raise raised[0]
+        return job.ended.result()
+
+    def _admit(
+        self,
+        request: ImageRequest,
+        key: str | None,
+        digest: str | None,
+        on_event: EventCallback | None,
+    ) -> _Job:
+        if not self._open:
+            raise ServerNotRunningError("The server is stopping and takes no more requests.")
+        if self._accept is not None:
+            request = self._accept(request)
+        if self._current is not None and len(self._waiting) >= self.queue_size:
+            what = "The queue is full" if self.queue_size else "Another generation is being drawn"
+            raise ServerBusyError(f"{what}.", details={"retry_after": self.retry_after()})
+        generation = self.registry.create(key=key, fingerprint=digest)
+        job = _Job(generation.id, request, on_event)
+        self._jobs[job.id] = job
+        self._waiting.append(job)
+        if self._current is None:
+            self._start_next()
+        else:
+            self._tell_positions()
+        return job
+
+    async def cancel(self, generation_id: str) -> Generation:
+        """Cancel a generation; returns once its engine is dead and its files are gone. Idempotent.
+
+        Raises:
+            GenerationNotFoundError: There is none with this id.
+            AlreadyTerminalError: It has ended, with its pictures or an error.
+        """
+        job = self._jobs.get(generation_id)
+        if job is not None:
+            await asyncio.shield(self._abort(job))
+        generation = self.get(generation_id)
+        if generation.status is not Status.CANCELLED:
+            raise AlreadyTerminalError(
+                "The generation has ended already.", details={"status": generation.status.value}
+            )
+        return generation
+
+    def get(self, generation_id: str) -> Generation:
+        """How a generation stands.
+
+        Raises:
+            GenerationNotFoundError: There is none with this id, or it has expired.
+        """
+        generation = self.registry.get(generation_id)
+        if generation is None:
+            raise GenerationNotFoundError("No generation has this id.")
+        return generation
+
+    def feed(self, generation_id: str) -> Feed | None:
+        """The events of a generation that has not ended; None once it has."""
+        job = self._jobs.get(generation_id)
+        return job.feed if job is not None else None
+
+    async def events(self, generation_id: str) -> AsyncGenerator[Event, None]:
+        """Each event of a generation from its first to its last; of one that has ended, the last alone.
+
+        Who lags behind gets only the newest preview; leaving the loop leaves the generation alone.
+
+        Raises:
+            GenerationNotFoundError: There is none with this id.
+        """
+        feed = self.feed(generation_id)
+        if feed is None:
+            yield last_event(self.get(generation_id))
+            return
+        async for event in feed.follow():
+            yield event
+
+    async def wait(self, generation_id: str) -> Generation:
+        """Wait until a generation has ended; cancelling the wait leaves the generation alone.
+
+        Raises:
+            GenerationNotFoundError: There is none with this id.
+        """
+        job = self._jobs.get(generation_id)
+        if job is not None:
+            await asyncio.wait([job.ended])
+        return self.get(generation_id)
+
+    def retry_after(self) -> int:
+        """Seconds after which a place may be free: a guess, 1 to 120."""
+        progress = None
+        if self._current is not None:
+            generation = self.registry.get(self._current.id)
+            progress = generation.progress if generation is not None else None
+        eta = progress.eta_seconds if progress is not None else None
+        return min(max(math.ceil(eta if eta is not None else _RETRY_SECONDS), 1), _RETRY_SECONDS_MAX)
+
+    async def aclose(self) -> None:
+        """Take nothing more, cancel what waits and what is drawn, and wait until all has ended; idempotent."""
+        self._open = False
+        for job in [*self._waiting, *filter(None, [self._current])]:
+            await self._abort(job)
+        if self._supervisors:
+            await asyncio.wait(list(self._supervisors))
+        self.hub.close()
+
+    # From here on: what moves a job along. Nothing but _finish ends one.
+
+    def _start_next(self) -> None:
+        if not self._waiting:
+            return
+        job = self._current = self._waiting.popleft()
+        self._update(
+            job, status=Status.IN_PROGRESS, position=None, progress=nothing_yet(job.id, job.request.count)
+        )
+        job.began = time.monotonic()
+        job.drawing = asyncio.create_task(
+            self._generator.generate(job.request, lambda event: self._take(job, event)),
+            name=f"sdmanager-generation-{job.id}",
+        )
+        supervisor = asyncio.create_task(self._supervise(job, job.drawing))
+        self._supervisors.add(supervisor)
+        supervisor.add_done_callback(self._supervisors.discard)
+        self._tell_positions()
+
+    async def _supervise(self, job: _Job, drawing: asyncio.Task[GenerationResult]) -> None:
+        """See a generation to its end; never cancelled, so that no end goes unwritten."""
+        await asyncio.wait([drawing])
+        job.saving = True
+        outcome: GenerationResult | Exception | None = None
+        try:
+            job.result = drawing.result()
+            outcome = await in_thread(self.registry.store_images, job.id, job.result)
+        except asyncio.CancelledError:
+            pass
+        except Exception as exc:  # noqa: BLE001 - whatever it was ends the generation, not the service
+            outcome = None if job.cancelled else exc
+        self._current = None  # first: who is told of the end may ask for the next one at once
+        self._finish(job, outcome)
+        if self._current is None:
+            self._start_next()
+
+    async def _abort(self, job: _Job) -> None:
+        self._begin_abort(job)
+        await asyncio.wait([job.ended])
+
+    def _begin_abort(self, job: _Job) -> None:
+        """Cancel a job that waits or is drawn; one that has its pictures keeps them."""
+        if job in self._waiting:
+            self._waiting.remove(job)
+            self._finish(job, None)
+            self._tell_positions()
+        elif job.drawing is not None and not job.saving and not job.cancelled:
+            job.cancelled = True
+            job.drawing.cancel()
+
+    def _finish(self, job: _Job, outcome: GenerationResult | Exception | None) -> None:
+        """The one way in which a job ends: written down first, told then. None: it was cancelled."""
+        del self._jobs[job.id]
+        match outcome:
+            case None:
+                self._update(job, status=Status.CANCELLED, position=None)
+                self._publish(job, Cancelled)
+                job.ended.set_exception(GenerationCancelledError("The generation was cancelled."))
+            case Exception():
+                error = outcome if isinstance(outcome, SDManagerError) else _unexpected(job, outcome)
+                self._update(job, status=Status.ERROR, position=None, error=error)
+                self._publish(job, Failed, error=error)
+                job.ended.set_exception(outcome)
+            case _:
+                self._update(job, status=Status.COMPLETE, position=None, result=outcome)
+                self._publish(job, Completed, result=outcome)
+                # The caller's pictures are in memory: those in the registry go when their time is over.
+                job.ended.set_result(job.result or outcome)
+        job.feed.close()
+
+    def _update(self, job: _Job, **changes: Any) -> None:
+        try:
+            self.registry.update(job.id, **changes)
+        except GenerationNotFoundError:  # somebody deleted it from the registry; the work goes on
+            _log.debug("generation %s is not in the registry any more", job.id)
+
+    def _take(self, job: _Job, event: Event) -> None:
+        """An event of the generator; its end is told later, when the result has been written down."""
+        match event:
+            case StageChanged(stage=stage):
+                self._publish(job, StageChanged, stage=stage)
+            case Progress():
+                stamped = self._stamped(job, event)
+                self._update(job, progress=stamped)
+                self._send(job, stamped)
+            case Preview():
+                self._send(job, self._stamped(job, event))
+            case _:
+                pass
+
+    def _tell_positions(self) -> None:
+        for position, job in enumerate(list(self._waiting), 1):
+            if job.position != position:
+                job.position = position
+                self._update(job, position=position)
+                self._publish(job, Queued, position=position)
+
+    def _stamped(self, job: _Job, event: Event) -> Event:
+        job.sequence += 1
+        return dataclasses.replace(event, generation_id=job.id, sequence=job.sequence - 1)
+
+    def _publish(self, job: _Job, kind: Callable[..., Event], **fields: Any) -> None:
+        job.sequence += 1
+        elapsed = time.monotonic() - job.began
+        self._send(job, kind(generation_id=job.id, sequence=job.sequence - 1, elapsed=elapsed, **fields))
+
+    def _send(self, job: _Job, event: Event) -> None:
+        job.feed.publish(event)
+        self.hub.publish(event)
+        if self._on_event is not None:
+            self._on_event(event)
+        if job.on_event is not None:
+            job.on_event(event)
+
+
+def _unexpected(job: _Job, error: Exception) -> SDManagerError:
+    _log.error("generation %s ended with an unexpected error", job.id, exc_info=error)
+    return SDManagerError(f"The generation ended with an unexpected error ({type(error).__name__}).")
