@@ -6,7 +6,7 @@ never draw.
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 TYPE_CHECKING = False  # what type checkers take for typing's own, without the cost of importing it
 
@@ -17,31 +17,46 @@ if TYPE_CHECKING:
     from .generation import GenerationResult as GenerationResult
     from .generation import ImageGenerator as ImageGenerator
     from .generation import ImageRequest as ImageRequest
+    from .generation import Lora as Lora
     from .generation import PreviewOptions as PreviewOptions
+    from .jobs import GenerationRegistry as GenerationRegistry
+    from .jobs import generate_id as generate_id
+    from .manager import DiffusionServerManager as DiffusionServerManager
     from .settings import Settings as Settings
+    from .sync import BlockingServerManager as BlockingServerManager
     from .sync import generate_image as generate_image
 
 _HOMES = {
+    "BlockingServerManager": "sdmanager.sync",
+    "DiffusionServerManager": "sdmanager.manager",
     "GeneratedImage": "sdmanager.generation",
+    "GenerationRegistry": "sdmanager.jobs",
     "GenerationResult": "sdmanager.generation",
     "ImageGenerator": "sdmanager.generation",
     "ImageRequest": "sdmanager.generation",
     "LocalGenerator": "sdmanager.engine",
+    "Lora": "sdmanager.generation",
     "PreviewOptions": "sdmanager.generation",
     "SDManagerError": "sdmanager.errors",
     "Settings": "sdmanager.settings",
+    "generate_id": "sdmanager.jobs",
     "generate_image": "sdmanager.sync",
 }
 
 __all__ = (
+    "BlockingServerManager",
+    "DiffusionServerManager",
     "GeneratedImage",
+    "GenerationRegistry",
     "GenerationResult",
     "ImageGenerator",
     "ImageRequest",
     "LocalGenerator",
+    "Lora",
     "PreviewOptions",
     "SDManagerError",
     "Settings",
+    "generate_id",
     "generate_image",
 )
 

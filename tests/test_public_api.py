@@ -12,14 +12,19 @@ import pytest
 import sdmanager
 
 PUBLIC = (
+    "BlockingServerManager",
+    "DiffusionServerManager",
     "GeneratedImage",
+    "GenerationRegistry",
     "GenerationResult",
     "ImageGenerator",
     "ImageRequest",
     "LocalGenerator",
+    "Lora",
     "PreviewOptions",
     "SDManagerError",
     "Settings",
+    "generate_id",
     "generate_image",
 )
 HEAVY = (
@@ -86,7 +91,9 @@ def test_typed():
     assert resources.files("sdmanager").joinpath("py.typed").is_file()
 
 
-@pytest.mark.parametrize("package", ["generation", "models", "engine", "binaries", "process"])
+@pytest.mark.parametrize(
+    "package", ["generation", "models", "engine", "binaries", "process", "jobs", "server", "manager"]
+)
 def test_packages_say_what_they_offer(package):
     module = importlib.import_module(f"sdmanager.{package}")
     assert isinstance(module.__all__, tuple)

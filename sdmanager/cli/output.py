@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from sdmanager.errors import StorageError
 
@@ -26,9 +26,17 @@ def say(text: str) -> None:
     try:
         print(text, flush=True)
     except OSError as exc:
-        _discard_output()
+        _discard(sys.stdout)
         if not isinstance(exc, BrokenPipeError):
             raise StorageError(f"The output cannot be written: {exc.strerror or exc}.") from exc
+
+
+def note(text: str) -> None:
+    """Print a line on stderr; that its reader or its terminal has gone stops nothing."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        _discard(sys.stderr)
 
 
 def megabytes(size: float) -> str:
@@ -45,9 +53,9 @@ def numbered(path: Path, count: int) -> list[Path]:
 
 def report_error(error: SDManagerError, *, as_json: bool) -> None:
     """Show an error: one sentence and a hint on stderr, and with ``--json`` an object on stdout."""
-    print(f"sdmanager: {error.message}", file=sys.stderr)
+    note(f"sdmanager: {error.message}")
     if error.hint:
-        print(f"  {error.hint}", file=sys.stderr)
+        note(f"  {error.hint}")
     if as_json and not sys.stdout.closed:
         try:
             say(json.dumps({"error": {"message": error.message, "code": error.code, "hint": error.hint}}))
@@ -55,6 +63,6 @@ def report_error(error: SDManagerError, *, as_json: bool) -> None:
             return
 
 
-def _discard_output() -> None:
+def _discard(stream: TextIO) -> None:
     # What is still buffered would be tried again at exit, and fail there with a message of Python's own.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

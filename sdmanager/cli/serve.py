@@ -1,0 +1,241 @@
+"""``sdmanager serve``: the HTTP server, until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from .options import MODEL_URL, UNSET, add_lora_dir, add_memory, add_model, model_of, plan_of, settings_of
+from .output import note, say
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterator
+
+    from sdmanager.errors import SDManagerError
+    from sdmanager.generation import Event
+    from sdmanager.manager import DiffusionServerManager, StartFields
+
+_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+_TOKEN_BYTES: Final = 24
+_GENERATE: Final = object()  # no text that a user could give
+
+DEMO_NOTICE: Final = (
+    "No model was given, so the pictures are noise from the model 'demo'. For a real one: "
+    f"curl -LO {MODEL_URL}  and add  -m sd_turbo-f16-q8_0.gguf  (its pictures need steps 4 and cfgScale 1)"
+)
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "serve",
+        help="serve pictures over HTTP",
+        description="Serves pictures over HTTP to programs on this machine, until Ctrl-C or SIGTERM, which cancel "
+        "the work in hand and end the server cleanly, with exit status 0 once it had been ready. A second Ctrl-C "
+        "kills at once. The first run fetches or builds the engine, once.",
+        epilog="Environment: SDMANAGER_TOKEN is the token, if --token names none; unlike an argument, other users of "
+        "the machine cannot see it. Examples:  sdmanager serve -m sd_turbo-f16-q8_0.gguf   |   sdmanager serve "
+        "-m model.gguf --port auto --queue 8 --ready-file server.json",
+    )
+    parser.set_defaults(run=_serve)
+    _add_server(parser)
+    add_model(parser)
+    add_memory(parser)
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    server = parser.add_argument_group("server")
+    server.add_argument(
+        "--host", metavar="ADDRESS", default="127.0.0.1",
+        help="to listen on; 127.0.0.1. Others than this machine need a token",
+    )  # fmt: skip
+    server.add_argument(
+        "--port", metavar="PORT", type=_port, default=UNSET, help="8081; 'auto' takes a free one"
+    )
+    server.add_argument(
+        "--queue", metavar="N", type=int, default=0,
+        help="requests that may wait while one is drawn; 0: a busy server refuses",
+    )  # fmt: skip
+    server.add_argument(
+        "--token", metavar="TOKEN", nargs="?", const=_GENERATE, default=None,
+        help="what clients must show; without TOKEN: SDMANAGER_TOKEN, else a new one, which is printed",
+    )  # fmt: skip
+    server.add_argument(
+        "--allow-origin", metavar="ORIGIN", action="append", default=[],
+        help="web origin whose pages may use the server, such as http://localhost:3000; more than one may be given",
+    )  # fmt: skip
+    server.add_argument(
+        "--allow-host", metavar="NAME", action="append", default=[],
+        help="further name by which the server may be addressed; more than one may be given",
+    )  # fmt: skip
+    server.add_argument(
+        "--log-level", choices=tuple(_LEVELS), default="info",
+        help="on stderr and in the log file; info. Prompts and what the engine prints stand there at debug only",
+    )  # fmt: skip
+    server.add_argument(
+        "--ready-file", metavar="FILE", type=Path, default=None,
+        help="written once the server answers, as JSON {url, port, pid, version}, and removed when it stops",
+    )  # fmt: skip
+    server.add_argument("--json", action="store_true", help="print one JSON object on stdout once it answers")
+    add_lora_dir(server)
+
+
+def _port(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'auto'") from None
+
+
+async def _serve(args: argparse.Namespace) -> int:
+    import asyncio
+
+    from sdmanager.manager import DiffusionServerManager
+
+    from .bars import EngineBar
+    from .ready import ReadyFile
+
+    token, is_new = _token(args.token)
+    model = model_of(vars(args))
+    bar = EngineBar(quiet=args.json)
+    with _logs_on_stderr(args.log_level):
+        async with DiffusionServerManager(settings_of(vars(args))) as manager:
+            with ReadyFile(args.ready_file) as ready:
+                crash = _crash_of(manager)
+                manager.on("binary-progress", bar.show)
+                manager.on("generation", lambda event: _tell_end(event, _LEVELS[args.log_level]))
+                try:
+                    info = await manager.start(model, **_options(args, token))
+                finally:
+                    bar.close()
+                if model is None and not args.json:
+                    note(DEMO_NOTICE)
+                facts: dict[str, object] = {
+                    "url": info.url, "port": info.port, "pid": info.pid, "version": info.version,
+                }  # fmt: skip
+                ready.write(facts)
+                _announce(facts, token if is_new else None, as_json=args.json)
+                # Nobody but a signal cancels a command; for a server that runs, this is how it ends.
+                with contextlib.suppress(asyncio.CancelledError):
+                    raise await crash
+            note("Stopping…")
+    return 0
+
+
+def _token(given: object) -> tuple[str | None, bool]:
+    """The token, and whether it was made here."""
+    if isinstance(given, str):
+        return given, False
+    known = os.environ.get("SDMANAGER_TOKEN") or None
+    if known is None and given is _GENERATE:
+        import secrets
+
+        return secrets.token_urlsafe(_TOKEN_BYTES), True
+    return known, False
+
+
+def _options(args: argparse.Namespace, token: str | None) -> StartFields:
+    plan = plan_of(vars(args))
+    options: StartFields = {
+        "host": args.host,
+        "queue": args.queue,
+        "token": token,
+        "allow_origin": args.allow_origin,
+        "allow_host": args.allow_host,
+        "log_level": args.log_level,
+        "threads": vars(args).get("threads"),
+        "offload_to_cpu": plan.offload_to_cpu,
+        "clip_on_cpu": plan.clip_on_cpu,
+        "vae_on_cpu": plan.vae_on_cpu,
+        "vae_tiling": plan.vae_tiling,
+        "diffusion_flash_attention": plan.diffusion_flash_attention,
+        "vram_budget": plan.max_vram_gib,
+    }
+    if "port" in args:
+        options["port"] = args.port
+    return options
+
+
+def _crash_of(manager: DiffusionServerManager) -> asyncio.Future[SDManagerError]:
+    """Done once the server fails by itself."""
+    import asyncio
+
+    crash: asyncio.Future[SDManagerError] = asyncio.get_running_loop().create_future()
+
+    def on_crash(error: SDManagerError) -> None:
+        if not crash.done():
+            crash.set_result(error)
+
+    manager.on("crashed", on_crash)
+    return crash
+
+
+def _tell_end(event: Event, least: int) -> None:
+    """A line on stderr for a generation that has ended; the log file has the manager's own."""
+    from sdmanager.generation import Cancelled, Completed, Failed
+
+    level, reason = logging.INFO, ""
+    match event:
+        case Completed():
+            outcome = "complete"
+        case Cancelled():
+            outcome = "cancelled"
+        case Failed(error=error):
+            level, outcome, reason = logging.WARNING, "failed", f": {error.message} ({error.code})"
+        case _:
+            return
+    if level >= least:
+        note(f"sdmanager: generation {event.generation_id} {outcome} after {event.elapsed:.1f} s{reason}")
+
+
+def _announce(facts: dict[str, object], new_token: str | None, *, as_json: bool) -> None:
+    """Say where the server is; the one place where a token that was made here can be read."""
+    if as_json:
+        say(json.dumps(facts if new_token is None else {**facts, "token": new_token}))
+        return
+    if new_token is not None:
+        say(f"Token: {new_token}")
+    say(f"sdmanager is ready at {facts['url']}")
+
+
+@contextlib.contextmanager
+def _logs_on_stderr(level: str) -> Iterator[None]:
+    root, ours = logging.getLogger(), logging.getLogger("sdmanager")
+    handler = _ToStderr(in_full=level == "debug")
+    before = ours.level
+    # The root's, so that libraries do not print in ways of their own.
+    root.addHandler(handler)
+    ours.setLevel(_LEVELS[level])
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        ours.setLevel(before)
+
+
+class _ToStderr(logging.Handler):
+    def __init__(self, *, in_full: bool) -> None:
+        super().__init__()
+        self._in_full = in_full
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from sdmanager.logbook import level_of, message_of
+
+        try:
+            level, message = level_of(record), message_of(record, in_full=self._in_full)
+            note(f"sdmanager: {message}" if level == "info" else f"sdmanager: {level}: {message}")
+        except Exception:  # noqa: BLE001 - a record that cannot be shown may stop nobody
+            self.handleError(record)

@@ -1,0 +1,144 @@
+"""What a server is started with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
+
+from sdmanager.errors import InvalidRequestError
+from sdmanager.generation import COUNT_MAX, MemoryPlan
+from sdmanager.logbook import Level, check_level
+from sdmanager.server import DoorPolicy
+
+if TYPE_CHECKING:
+    import os
+
+    from sdmanager.models import ModelFiles
+
+DEFAULT_PORT: Final = 8081
+_QUEUE_MAX: Final = 1000
+_THREADS_MAX: Final = 1024
+_VRAM_GIB_MAX: Final = 4096.0
+
+
+class StartFields(TypedDict, total=False):
+    """Options of ``start``, as keyword arguments.
+
+    Attributes:
+        port: To listen on; 8081, or ``"auto"`` for a free one.
+        host: Address to listen on; ``"127.0.0.1"``. Anything but this machine itself needs a token.
+        threads: CPU threads of the engine; None: one per physical core.
+        offload_to_cpu: Keep the weights in RAM and bring them to the GPU when needed.
+        clip_on_cpu: Run the text encoder on the CPU.
+        vae_on_cpu: Run the VAE on the CPU.
+        vae_tiling: Decode in tiles: less memory, somewhat slower.
+        diffusion_flash_attention: Flash attention in the diffusion model.
+        vram_budget: Limit of VRAM in GiB.
+        gpu_layers: Taken for the sake of programs that also start language models; diffusion models have no layers to
+            place, so it changes nothing.
+        batch_size: Images per request, 1 to 5, where the request does not say how many; 1.
+        queue: How many requests may wait while one is drawn; with 0, the default, a busy server refuses at once.
+        token: What clients must show; None: any program on this machine may draw.
+        allow_origin: Web origins, such as ``http://localhost:3000``, whose pages may use the server.
+        allow_host: Further names by which the server may be addressed.
+        force_validation: Test the engine again, whatever is known of it.
+        log_level: Of the log file: ``"debug"`` (with what the engine prints), ``"info"``, ``"warning"``, ``"error"``.
+    """
+
+    port: int | Literal["auto"]
+    host: str
+    threads: int | None
+    offload_to_cpu: bool
+    clip_on_cpu: bool
+    vae_on_cpu: bool
+    vae_tiling: bool
+    diffusion_flash_attention: bool
+    vram_budget: float | None
+    gpu_layers: int | None
+    batch_size: int
+    queue: int
+    token: str | None
+    allow_origin: Sequence[str]
+    allow_host: Sequence[str]
+    force_validation: bool
+    log_level: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartOptions:
+    """What ``start`` was asked for, checked.
+
+    Attributes:
+        model: As given.
+        port: To listen on; 0 for a free one.
+        host: Address to listen on.
+        policy: Who is let in; its port is that of these options until the real one is known.
+        plan: Memory flags.
+        threads: CPU threads of the engine, or None.
+        batch_size: Images per request where it does not say how many.
+        queue: How many requests may wait.
+        force_validation: Test the engine again.
+        log_level: Of the log file.
+    """
+
+    model: str | os.PathLike[str] | ModelFiles | None
+    port: int
+    host: str
+    policy: DoorPolicy
+    plan: MemoryPlan
+    threads: int | None
+    batch_size: int
+    queue: int
+    force_validation: bool
+    log_level: Level
+
+    @classmethod
+    def build(cls, model: str | os.PathLike[str] | ModelFiles | None, fields: StartFields) -> StartOptions:
+        """Check what the caller gave.
+
+        Raises:
+            InvalidRequestError: An option is unknown or out of range, or a token is missing.
+        """
+        unknown = set(fields) - set(StartFields.__annotations__)
+        if unknown:
+            raise InvalidRequestError(f"start() has no option {', '.join(sorted(unknown))}.")
+        given = fields.get("port", DEFAULT_PORT)
+        port = 0 if given == "auto" else _within("port", given, 1, 65535)
+        host = fields.get("host", "127.0.0.1")
+        threads, budget = fields.get("threads"), fields.get("vram_budget")
+        if budget is not None and not 0 < budget <= _VRAM_GIB_MAX:  # refuses what is no number, too
+            raise InvalidRequestError("vram_budget must be a number of GiB above 0.")
+        return cls(
+            model=model,
+            port=port,
+            host=host,
+            policy=DoorPolicy.build(
+                host,
+                port,
+                token=fields.get("token"),
+                allow_origin=fields.get("allow_origin", ()),
+                allow_host=fields.get("allow_host", ()),
+            ),
+            plan=MemoryPlan(
+                offload_to_cpu=fields.get("offload_to_cpu", False),
+                clip_on_cpu=fields.get("clip_on_cpu", False),
+                vae_on_cpu=fields.get("vae_on_cpu", False),
+                vae_tiling=fields.get("vae_tiling", False),
+                diffusion_flash_attention=fields.get("diffusion_flash_attention", False),
+                max_vram_gib=budget,
+            ),
+            threads=None if threads is None else _within("threads", threads, 1, _THREADS_MAX),
+            batch_size=_within("batch_size", fields.get("batch_size", 1), 1, COUNT_MAX),
+            queue=_within("queue", fields.get("queue", 0), 0, _QUEUE_MAX),
+            force_validation=fields.get("force_validation", False),
+            log_level=check_level(fields.get("log_level", "info")),
+        )
+
+
+def _within(name: str, value: object, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidRequestError(
+            f"{name} is out of range.", hint=f"It is a whole number from {least} to {most:,}."
+        )
+    return value

@@ -1,0 +1,132 @@
+"""The one place that makes the parts of a running server and joins them together."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Final
+
+from sdmanager.engine import LocalGenerator, check_input_images
+from sdmanager.errors import StorageError
+from sdmanager.jobs import GenerationRegistry, GenerationService, free_folder
+from sdmanager.server import Face, HttpServer, bind
+from sdmanager.threads import in_thread
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sdmanager.binaries import EngineProgress
+    from sdmanager.generation import EventCallback, ImageRequest
+    from sdmanager.server import ServerInfo
+    from sdmanager.settings import Settings
+
+    from .options import StartOptions
+
+# Another server that starts at the same moment may take the folder that was just found to be free.
+_FOLDER_TRIES: Final = 5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parts:
+    """What a running server consists of.
+
+    Attributes:
+        generator: Draws.
+        service: Takes requests and has them drawn one at a time.
+        http: Shows the service.
+        token: What clients must show, or None.
+        started_at: Milliseconds since the epoch.
+    """
+
+    generator: LocalGenerator
+    service: GenerationService
+    http: HttpServer
+    token: str | None
+    started_at: int
+
+
+async def assemble(
+    options: StartOptions,
+    settings: Settings,
+    stack: contextlib.AsyncExitStack,
+    *,
+    info: Callable[[], ServerInfo],
+    on_prepare: Callable[[EngineProgress], None],
+    on_output: Callable[[str, bytes], None],
+    on_event: EventCallback,
+    on_crash: Callable[[BaseException], None],
+) -> Parts:
+    """Make all parts; the stack takes down, in reverse order, as many as there were when this ended.
+
+    Args:
+        options: What the server is started with.
+        settings: Folders and times.
+        stack: Given each part as it is made.
+        info: What ``/v1/info`` says.
+        on_prepare: Told how far the getting of an engine is.
+        on_output: Given what the engine prints.
+        on_event: Given every event of every generation.
+        on_crash: Told when a part fails that nobody waits for.
+
+    Raises:
+        SDManagerError: A part could not be made.
+    """
+    sock = bind(options.host, options.port)  # first: a port that is taken is seen before an engine is built
+    stack.callback(sock.close)
+    generator = LocalGenerator(
+        options.model, settings=settings, plan=options.plan, threads=options.threads,
+        on_prepare=on_prepare, on_output=on_output,
+    )  # fmt: skip
+    stack.push_async_callback(generator.aclose)
+    await generator.prepare(force_validation=options.force_validation)
+    registry = await in_thread(_registry, settings.generations_dir, str(options.port or "auto"))
+    stack.callback(registry.destroy)
+
+    def accept(request: ImageRequest) -> ImageRequest:
+        request = request.with_defaults(count=options.batch_size)
+        generator.check(request)
+        return request
+
+    service = GenerationService(
+        generator, registry, queue_size=options.queue, accept=accept, on_event=on_event
+    )
+    policy = dataclasses.replace(options.policy, port=sock.getsockname()[1])
+    http = HttpServer(Face(service, info, check_input_images), sock, policy)
+    stack.push_async_callback(http.aclose)
+    # Taken down before the connections, so that who watches a generation is told that it was cancelled.
+    stack.push_async_callback(service.aclose)
+    sweeping = asyncio.create_task(registry.sweep_forever(), name="sdmanager-sweep")
+    stack.push_async_callback(_end, sweeping)
+    await http.start()
+    # From here on; before, its failure would be that of the start.
+    sweeping.add_done_callback(lambda task: _report(task, on_crash))
+    return Parts(generator, service, http, options.policy.token, int(time.time() * 1000))
+
+
+def _registry(parent: Path, name: str) -> GenerationRegistry:
+    """The registry of a server, with what an earlier one of that name left."""
+    tries = 0
+    while True:
+        registry = GenerationRegistry.from_environment(free_folder(parent, name))
+        try:
+            registry.open()
+        except StorageError:
+            tries += 1
+            if tries == _FOLDER_TRIES:
+                raise
+        else:
+            return registry
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _report(task: asyncio.Task[None], on_crash: Callable[[BaseException], None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        on_crash(error)
