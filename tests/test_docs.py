@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from sdmanager.cli.main import build_parser
 
@@ -44,7 +48,7 @@ def commands() -> list:
     found = []
     for block in snippets("sh"):
         for line in block.values[0].splitlines():
-            if line.startswith("sdmanager "):
+            if line.startswith("sdmanager ") and not line.startswith("sdmanager serve"):
                 found.append(pytest.param(shlex.split(line, comments=True), id=line[:60]))  # noqa: PERF401
     return found
 
@@ -76,6 +80,63 @@ def test_command(arguments: list[str], environment: dict[str, str], tmp_path: Pa
     )  # fmt: skip
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     assert done.stdout
+
+
+def serve_commands() -> list:
+    lines = {
+        line
+        for block in snippets("sh")
+        for line in block.values[0].splitlines()
+        if line.startswith("sdmanager serve")
+    }
+    return [pytest.param(shlex.split(line, comments=True), id=line[:60]) for line in sorted(lines)]
+
+
+@contextlib.contextmanager
+def serving(arguments: list[str], environment: dict[str, str], folder: Path) -> Iterator[str]:
+    """The URL of a server that is started so, but on a port of its own and with the demo model."""
+    args = arguments[1:]
+    build_parser().parse_args(args)
+    if "-m" in args:
+        where = args.index("-m")
+        del args[where : where + 2]
+    command = [sys.executable, "-m", "sdmanager", *args, "--port", "auto"]
+    with subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            line = server.stdout.readline()
+            assert line.startswith("sdmanager is ready at http://127.0.0.1:")
+            yield line.split()[-1]
+        finally:
+            server.terminate()
+            assert server.wait(30) == 0
+
+
+@pytest.mark.parametrize("arguments", serve_commands())
+def test_serving(arguments: list[str], environment: dict[str, str], tmp_path: Path) -> None:
+    with serving(arguments, environment, tmp_path) as url:
+        assert requests.get(f"{url}/health", timeout=10).json() == {"status": "ok", "busy": False}
+        if "--ready-file" in arguments:
+            assert (
+                json.loads((tmp_path / arguments[arguments.index("--ready-file") + 1]).read_text())["url"]
+                == url
+            )
+
+
+@pytest.mark.parametrize("script", snippets("bash"))
+def test_shell_scripts_against_a_server(script: str, environment: dict[str, str], tmp_path: Path) -> None:
+    with serving(["sdmanager", "serve"], environment, tmp_path) as url:
+        script = script.replace("http://127.0.0.1:8081", url)
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "event: preview" in done.stdout
+        assert "event: complete" in done.stdout
+        assert (tmp_path / "lighthouse.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_links_lead_somewhere() -> None:
