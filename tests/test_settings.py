@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from sdmanager.cli import main
@@ -16,6 +17,8 @@ def test_one_folder_for_everything(tmp_path: Path) -> None:
     folders = (settings.data_dir, settings.cache_dir, settings.state_dir)
     assert folders == (tmp_path / "data", tmp_path / "cache", tmp_path / "state")
     assert settings.downloads_dir.is_relative_to(settings.cache_dir)
+    assert settings.generations_dir.is_relative_to(settings.state_dir)
+    assert (settings.logs_dir, settings.loras_dir) == (tmp_path / "logs", tmp_path / "data" / "loras")
 
 
 def test_wishes(tmp_path: Path) -> None:
@@ -26,15 +29,21 @@ def test_wishes(tmp_path: Path) -> None:
             "SDMANAGER_VARIANT": "cpu",
             "SDMANAGER_BINARIES": "/x/binaries.json",
             "SDMANAGER_MIRROR": "https://mirror.example",
+            "SDMANAGER_LORAS": "~/loras",
         }
     )
     assert settings.engine == Path("~/sd-cli").expanduser()
     assert (settings.variant, settings.manifest) == ("cpu", Path("/x/binaries.json"))
     assert settings.mirror == "https://mirror.example"
+    assert settings.loras_dir == Path("~/loras").expanduser()
+
+
+def test_where_the_platform_keeps_logs() -> None:
+    assert Settings.from_environment({}).logs_dir == platformdirs.PlatformDirs("sdmanager").user_log_path
 
 
 def test_what_is_empty_is_not_set(tmp_path: Path) -> None:
-    names = ("ENGINE", "VARIANT", "BINARIES", "MIRROR")
+    names = ("ENGINE", "VARIANT", "BINARIES", "MIRROR", "LORAS")
     settings = Settings.from_environment(
         {"SDMANAGER_HOME": str(tmp_path)} | {f"SDMANAGER_{name}": "" for name in names}
     )

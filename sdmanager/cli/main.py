@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         "cancellation.",
         epilog="Environment: SDMANAGER_ENGINE=/path/to/sd-cli uses your own engine, SDMANAGER_VARIANT=cpu only engines "
         "of this variant; SDMANAGER_HOME=/folder keeps engines, models and what was learned there; "
+        "SDMANAGER_LORAS=/folder is where LoRAs are taken from; "
         "SDMANAGER_MIRROR=https://… stands in the place of the host of release archives; HTTPS_PROXY is honoured.",
     )
     parser.add_argument("--version", action="version", version=f"sdmanager {__version__}")

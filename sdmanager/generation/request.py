@@ -139,10 +139,10 @@ class PreviewOptions(_Vocabulary):
     """
 
     method: PreviewMethod = PreviewMethod.AUTO
-    stride: Annotated[int, Field(ge=1, le=STEPS_MAX)] | None = None
-    skip_first: Annotated[int, Field(ge=0, le=STEPS_MAX)] = 0
+    stride: Annotated[int, Field(ge=1, le=STEPS_MAX, strict=True)] | None = None
+    skip_first: Annotated[int, Field(ge=0, le=STEPS_MAX, strict=True)] = 0
     format: PreviewFormat = PreviewFormat.JPEG
-    max_size: Annotated[int, Field(ge=16, le=SIZE_MAX)] | None = None
+    max_size: Annotated[int, Field(ge=16, le=SIZE_MAX, strict=True)] | None = None
 
     def effective_stride(self, steps: int) -> int:
         """Steps between two previews of a run with so many steps."""
@@ -160,7 +160,7 @@ class Lora(_Vocabulary):
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_encodable)]
-    weight: Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)] = 1.0
+    weight: Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False, strict=True)] = 1.0
 
 
 def _named(value: object, handler: ValidatorFunctionWrapHandler) -> object:
@@ -205,15 +205,15 @@ class ImageRequest(_Vocabulary):
     width: Size = 512
     height: Size = 512
     steps: Annotated[int, Field(ge=1, le=STEPS_MAX, strict=True)] = 20
-    cfg_scale: Annotated[float, Field(ge=0, le=50, allow_inf_nan=False)] = 7.5
+    cfg_scale: Annotated[float, Field(ge=0, le=50, allow_inf_nan=False, strict=True)] = 7.5
     seed: Annotated[int, Field(le=_SEED_MAX, strict=True)] | None = None
     sampler: str | None = None
     scheduler: str | None = None
     count: Annotated[int, Field(ge=1, le=COUNT_MAX, strict=True)] = 1
     init_image: StrictBytes | Path | None = None
     mask_image: StrictBytes | Path | None = None
-    strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.75
-    clip_skip: Annotated[int, Field(ge=1, le=12)] | None = None
+    strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] = 0.75
+    clip_skip: Annotated[int, Field(ge=1, le=12, strict=True)] | None = None
     loras: Annotated[tuple[Annotated[Lora, WrapValidator(_named)], ...], Field(max_length=LORAS_MAX)] = ()
     previews: Annotated[PreviewOptions, WrapValidator(_named)] | None = None
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from sdmanager.generation import Cancelled, Completed, Failed, Progress, Stage
 
 if TYPE_CHECKING:
-    from sdmanager.generation import Event, ImageRequest
+    from sdmanager.generation import ImageRequest
 
     from .snapshots import Generation
 
 
-def last_event(generation: Generation) -> Event:
+def last_event(generation: Generation) -> Completed | Failed | Cancelled:
     """What the last event of a generation was that has ended, from what the registry keeps of it."""
     stamp: dict[str, Any] = {"generation_id": generation.id, "sequence": 0, "elapsed": 0.0}
     if generation.result is not None:

@@ -64,10 +64,13 @@ class Feed:
         """Add an event. A preview takes the place of the one before; the end of a generation, of its last preview."""
         self._number += 1
         item = FeedItem(self._number, event)
-        if isinstance(event, Preview | Completed | Failed | Cancelled):
-            self._drop_preview()
+        shown = self._preview.event if self._preview is not None else None
+        is_end = isinstance(event, Completed | Failed | Cancelled)
         if isinstance(event, Preview):
+            self._drop_preview()
             self._preview = item
+        elif is_end and shown is not None and shown.generation_id == event.generation_id:
+            self._drop_preview()
         self._items.append(item)
         self._wake()
 

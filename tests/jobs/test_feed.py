@@ -11,7 +11,7 @@ from sdmanager.jobs import Feed
 
 
 def cancelled() -> Cancelled:
-    return Cancelled(generation_id="a", sequence=9, elapsed=1.0)
+    return Cancelled(generation_id="inner", sequence=9, elapsed=1.0)
 
 
 def numbers(feed: Feed, after: int = 0) -> list[int]:
@@ -55,6 +55,14 @@ def test_the_end_takes_the_last_preview_away():
     feed.publish(cancelled())
     assert feed.preview is None
     assert numbers(feed) == [2]
+
+
+def test_the_end_of_another_generation_leaves_the_preview_alone():
+    feed = Feed()
+    feed.publish(preview(1))
+    feed.publish(Cancelled(generation_id="another", sequence=9, elapsed=1.0))
+    assert feed.preview is not None
+    assert numbers(feed) == [1, 2]
 
 
 def test_closing_takes_the_last_preview_away():

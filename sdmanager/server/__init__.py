@@ -1,0 +1,14 @@
+"""What the manager shows over HTTP: the door, the native API, its streams. Imports aiohttp."""
+
+from __future__ import annotations
+
+from .face import Face as Face
+from .http import HttpServer as HttpServer
+from .http import bind as bind
+from .origins import DoorPolicy as DoorPolicy
+from .origins import is_loopback as is_loopback
+from .schemas import EngineInfo as EngineInfo
+from .schemas import ErrorInfo as ErrorInfo
+from .schemas import ServerInfo as ServerInfo
+
+__all__ = ("DoorPolicy", "EngineInfo", "ErrorInfo", "Face", "HttpServer", "ServerInfo", "bind", "is_loopback")

@@ -1,0 +1,161 @@
+"""The door: every request is judged before it is routed, and everything that goes wrong is answered in one shape."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+
+from sdmanager.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    InvalidRequestError,
+    MediaTypeError,
+    MethodNotAllowedError,
+    RouteNotFoundError,
+    SDManagerError,
+    ServerError,
+)
+
+from .origins import RequestFacts, judge
+from .responses import error_response, protect
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Middleware
+
+    from .origins import DoorPolicy
+
+_logger = logging.getLogger("sdmanager.server")
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
+_PREFLIGHT = {
+    hdrs.ACCESS_CONTROL_ALLOW_METHODS: _METHODS,
+    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, Idempotency-Key, Last-Event-ID",
+    hdrs.ACCESS_CONTROL_MAX_AGE: "600",
+}
+_READABLE_HEADERS = "ETag, Idempotency-Replayed, Location, Retry-After"
+_STATUS_ERRORS: dict[int, tuple[type[SDManagerError], str]] = {
+    404: (RouteNotFoundError, "The server has no such path."),
+    405: (MethodNotAllowedError, "The path does not take this method."),
+    408: (BodyTimeoutError, "The body of the request did not come in time."),
+    413: (BodyTooLargeError, "The body of the request is larger than is taken."),
+    415: (MediaTypeError, "The content type of the request is none that is taken."),
+}
+
+
+def install_door(app: web.Application, policy: DoorPolicy) -> None:
+    """Put the door before an application.
+
+    The judging is a middleware. The headers are set by a signal, because a stream sends its own from within
+    its handler.
+
+    Args:
+        app: Not yet frozen, without other middlewares.
+        policy: What is let in.
+    """
+    app.middlewares.append(_middleware(policy))
+
+    async def dress(request: web.Request, response: web.StreamResponse) -> None:
+        _dress(policy, request, response)
+
+    app.on_response_prepare.append(dress)
+
+
+def _middleware(policy: DoorPolicy) -> Middleware:
+    # Only asked where no route matched: it redirects to the same path without needless slashes if that is one.
+    without_slashes = web.normalize_path_middleware(append_slash=False, remove_slash=True)
+
+    @web.middleware
+    async def door(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        try:
+            error = judge(policy, _facts(policy, request))
+            if error is not None:
+                return error_response(error)
+            if request.method == hdrs.METH_OPTIONS:
+                return _options(policy, request)
+            if request.match_info.http_exception is not None:
+                return await without_slashes(request, handler)
+            return await handler(request)
+        except ConnectionResetError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - logged there
+            return _answer(request, exc)
+
+    return door
+
+
+def _facts(policy: DoorPolicy, request: web.Request) -> RequestFacts:
+    values = request.headers.getall
+    with_token = policy.token is not None
+    return RequestFacts(
+        request.method,
+        request.raw_path,
+        values(hdrs.HOST, ()),
+        values(hdrs.ORIGIN, ()),
+        sites := values("Sec-Fetch-Site", ()),
+        values("Sec-Fetch-Mode", ()) if sites else (),
+        values("Sec-Fetch-Dest", ()) if sites else (),
+        values(hdrs.CONTENT_TYPE, ()),
+        values(hdrs.AUTHORIZATION, ()) if with_token else (),
+        # A query is parsed only where it may hold one: that takes longer than all the rest of this.
+        request.query.getall("token", ()) if with_token and "token=" in request.raw_path else (),
+    )
+
+
+def _options(policy: DoorPolicy, request: web.Request) -> web.Response:
+    # For unknown paths, too: a page that may ask learns from the request itself that there is nothing.
+    listed = _listed_origin(policy, request) is not None
+    return web.Response(status=204, headers={hdrs.ALLOW: _METHODS, **(_PREFLIGHT if listed else {})})
+
+
+def _listed_origin(policy: DoorPolicy, request: web.Request) -> str | None:
+    origins = request.headers.getall(hdrs.ORIGIN, ())
+    return origins[0] if len(origins) == 1 and origins[0].lower() in policy.allowed_origins else None
+
+
+def _dress(policy: DoorPolicy, request: web.Request, response: web.StreamResponse) -> None:
+    if policy.allowed_origins:
+        response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+        origin = _listed_origin(policy, request)
+        if origin is not None:
+            response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _READABLE_HEADERS
+            response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    protect(response)
+
+
+def _answer(request: web.Request, exc: Exception) -> web.StreamResponse:
+    """The answer to a request whose handler raised."""
+    if isinstance(exc, web.HTTPException) and exc.status < 400:
+        raise exc
+    if request.writer.output_size > 0:
+        # A second header in a stream would be read as its content: the client sees a stream that is cut off.
+        _log(request, exc)
+        raise ConnectionResetError("The response had begun.") from exc
+    if isinstance(exc, SDManagerError):
+        return error_response(exc)
+    if isinstance(exc, web.HTTPException):
+        return _mapped(exc)
+    _log(request, exc)
+    return error_response(ServerError("The server made a mistake."))
+
+
+def _mapped(exc: web.HTTPException) -> web.Response:
+    kind, message = _STATUS_ERRORS.get(
+        exc.status,
+        (InvalidRequestError if exc.status < 500 else ServerError, f"{exc.reason}."),
+    )
+    headers = {name: exc.headers[name] for name in ("Allow", "Sec-WebSocket-Version") if name in exc.headers}
+    if "Allow" in headers:
+        headers["Allow"] += ", OPTIONS"
+    return error_response(kind(message), headers, status=exc.status)
+
+
+def _log(request: web.Request, exc: Exception) -> None:
+    # The route instead of the path: a client may have put anything there.
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource is not None else "-"
+    _logger.error("The handler of %s %s failed.", request.method, route, exc_info=exc)

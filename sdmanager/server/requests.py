@@ -1,0 +1,168 @@
+"""From a request with fields, in JSON or a form, to a generation. A client gives pictures, never paths."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from typing import TYPE_CHECKING, Final
+
+from sdmanager.errors import InputImageError, InvalidRequestError
+from sdmanager.generation import ImageRequest, Lora, PreviewOptions
+from sdmanager.threads import in_thread
+
+from .body import read_form, read_json
+from .face import FACE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiohttp import web
+    from pydantic import BaseModel
+
+    from sdmanager.jobs import Generation
+
+PICTURES: Final = ("initImage", "maskImage")
+
+_TEXTS: Final = frozenset({"operation", "prompt", "negativePrompt", "sampler", "scheduler", *PICTURES})
+_DATA_URL: Final = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+_NAME_MAX: Final = 40
+
+_PICTURE_HINT: Final = "Send the picture itself: base64, a data URL, or a file in a form."
+_KEY_HINT: Final = "Use 1 to 255 visible ASCII characters, such as a UUID."
+
+
+async def read_fields(request: web.Request) -> dict[str, object]:
+    """The fields of a body in JSON, or of a form.
+
+    Raises:
+        InvalidRequestError: The body is not what its content type says.
+        RefusedError: It is too large, or did not come in time.
+    """
+    if request.content_type == "multipart/form-data":
+        return form_fields(await read_form(request))
+    return await read_json(request)
+
+
+async def submit(request: web.Request, fields: Mapping[str, object]) -> tuple[Generation, bool]:
+    """Have drawn what the fields ask for; the pictures among them are decoded first.
+
+    Returns:
+        The generation, and whether the same request with the same ``Idempotency-Key`` made it before.
+
+    Raises:
+        SDManagerError: It is not accepted: see ``image_request`` and ``GenerationService.submit``.
+    """
+    face = request.app[FACE]
+    key = idempotency_key(request.headers.getall("Idempotency-Key", []))
+    if any(fields.get(name) is not None for name in PICTURES):
+        wanted = await in_thread(image_request, fields)
+        await face.check_images(wanted)
+    else:
+        wanted = image_request(fields)
+    known = key is not None and face.service.registry.find_key(key) is not None
+    return face.service.submit(wanted, key=key), known
+
+
+def image_request(fields: Mapping[str, object]) -> ImageRequest:
+    """What the fields ask for.
+
+    Args:
+        fields: By their names on the wire; null is the same as absent. Pictures are base64, data URLs, or bytes.
+
+    Raises:
+        InvalidRequestError: A field is unknown, missing, of the wrong type or out of range.
+        InputImageError: A picture is no base64, or empty.
+    """
+    given = _checked(fields, ImageRequest)
+    for name in PICTURES:
+        if name in given:
+            given[name] = _picture(name, given[name])
+    if "maskImage" in given and "initImage" not in given:
+        raise InvalidRequestError("maskImage needs initImage: there is nothing to redraw.")
+    if "previews" in given:
+        given["previews"] = _checked(_object(given["previews"], "previews"), PreviewOptions, "previews.")
+    if "loras" in given:
+        loras = given["loras"]
+        if not isinstance(loras, list):
+            raise InvalidRequestError("loras must be a list of objects with name and weight.")
+        given["loras"] = [_checked(_object(lora, "loras"), Lora, "loras.") for lora in loras]
+    return ImageRequest.model_validate(given)
+
+
+def form_fields(parts: Mapping[str, object]) -> dict[str, object]:
+    """The parts of a form as the fields of a JSON body: numbers and objects are read from their text.
+
+    Args:
+        parts: File parts as bytes, text parts as strings.
+
+    Raises:
+        InvalidRequestError: A part is not what its field takes.
+    """
+    fields: dict[str, object] = {}
+    for name, part in parts.items():
+        if isinstance(part, bytes) and name not in PICTURES:
+            raise InvalidRequestError(f"{_short(name)} is no picture: send it as text, not as a file.")
+        fields[name] = _json(name, part) if isinstance(part, str) and name not in _TEXTS else part
+    return fields
+
+
+def idempotency_key(values: list[str]) -> str | None:
+    """The key of a request, from all its headers of that name.
+
+    Raises:
+        InvalidRequestError: There are several, or it is empty, too long, or not visible ASCII.
+    """
+    if not values:
+        return None
+    key = values[0]
+    if len(values) > 1 or not 1 <= len(key) <= 255 or not all("!" <= char <= "~" for char in key):
+        raise InvalidRequestError("The Idempotency-Key header is not one that is taken.", hint=_KEY_HINT)
+    return key
+
+
+def _checked(fields: Mapping[str, object], model: type[BaseModel], where: str = "") -> dict[str, object]:
+    """The fields that say something, each known to the model."""
+    known = {field.alias for field in model.model_fields.values()}
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name in given:
+        if name not in known:
+            raise InvalidRequestError(
+                f"There is no field named {where}{_short(name)}.", details={"fields": [f"{where}{name}"]}
+            )
+    return given
+
+
+def _object(value: object, name: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"{name} takes objects, with the fields that the documentation names.")
+    return value
+
+
+def _picture(name: str, value: object) -> bytes:
+    if isinstance(value, bytes):
+        data = value
+    elif isinstance(value, str):
+        prefix = _DATA_URL.match(value)
+        try:
+            data = base64.b64decode(value[prefix.end() if prefix else 0 :], validate=True)
+        except (binascii.Error, ValueError):
+            raise InputImageError(f"{name} is no valid base64.", hint=_PICTURE_HINT) from None
+    else:
+        raise InputImageError(f"{name} must be a string.", hint=_PICTURE_HINT)
+    if not data:
+        raise InputImageError(f"{name} is empty.", hint=_PICTURE_HINT)
+    return data
+
+
+def _json(name: str, text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidRequestError(f"{_short(name)} must be a number or JSON.") from None
+
+
+def _short(name: str) -> str:
+    """A name that a client chose, fit for a message."""
+    return repr(name if len(name) <= _NAME_MAX else f"{name[:_NAME_MAX]}…")

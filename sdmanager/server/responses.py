@@ -1,0 +1,63 @@
+"""Answers in JSON, of one shape for everything that went wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+
+from sdmanager.errors import UnauthorizedError
+
+from .wire import failure_body
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sdmanager.errors import SDManagerError
+
+_JSON = "application/json; charset=utf-8"
+_NAME = "sdmanager"  # instead of the versions of Python and aiohttp
+
+
+def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A response that is not to be kept.
+
+    Args:
+        value: What ``json.dumps`` takes, or bytes that are JSON already.
+        status: HTTP status.
+        headers: More headers, or others.
+    """
+    body = value if isinstance(value, bytes) else json.dumps(value, allow_nan=False).encode("ascii")
+    own: dict[str, str] = {hdrs.CONTENT_TYPE: _JSON, hdrs.CACHE_CONTROL: "no-store"}
+    return web.Response(body=body, status=status, headers={**own, **headers} if headers else own)
+
+
+def error_response(
+    error: SDManagerError, headers: Mapping[str, str] | None = None, *, status: int | None = None
+) -> web.Response:
+    """``{"error": {"message", "code", "suggestion"?}}`` with the error's own status, unless another is given.
+
+    ``details["retry_after"]`` (seconds) becomes ``Retry-After``.
+    """
+    own = dict(headers or {})
+    retry_after = error.details.get("retry_after")
+    if isinstance(retry_after, int):
+        own.setdefault(hdrs.RETRY_AFTER, str(retry_after))
+    if isinstance(error, UnauthorizedError):
+        own.setdefault(hdrs.WWW_AUTHENTICATE, "Bearer")
+    return json_response(error_body(error), error.http_status if status is None else status, own)
+
+
+def error_body(error: SDManagerError) -> dict[str, object]:
+    """What an error is on the wire."""
+    return {"error": failure_body(error)}
+
+
+def protect(response: web.StreamResponse) -> None:
+    """Set the headers that every response has, where they are not set; before it is sent."""
+    headers = response.headers
+    headers.setdefault(hdrs.SERVER, _NAME)
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+    headers.setdefault(hdrs.CACHE_CONTROL, "no-store")

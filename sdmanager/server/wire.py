@@ -1,0 +1,127 @@
+"""What goes over the wire, as plain dictionaries: the one place for the names of fields. ``schemas`` says them again
+as types, for ``/openapi.json``; tests hold the one against the other."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Final
+
+from sdmanager.jobs import Status
+
+if TYPE_CHECKING:
+    from sdmanager.errors import SDManagerError
+    from sdmanager.generation import GenerationResult, Preview, Progress
+    from sdmanager.jobs import Failure, Generation
+
+GENERATIONS: Final = "/v1/images/generations"
+
+
+def progress_body(progress: Progress) -> dict[str, object]:
+    """How far a generation is; the time left is missing while it is unknown."""
+    body: dict[str, object] = {
+        "currentStep": progress.step,
+        "totalSteps": progress.total_steps,
+        "stage": progress.stage.value,
+        "percentage": _percentage(progress.percentage),
+        "currentImage": progress.image,
+        "totalImages": progress.total_images,
+    }
+    if progress.eta_seconds is not None:
+        body["etaSeconds"] = round(progress.eta_seconds, 2)
+    return body
+
+
+def failure_body(failure: Failure | SDManagerError) -> dict[str, object]:
+    """An error as every route and every stream shows it."""
+    body: dict[str, object] = {"message": failure.message, "code": failure.code}
+    if failure.hint is not None:
+        body["suggestion"] = failure.hint
+    return body
+
+
+def generation_summary(generation: Generation) -> dict[str, object]:
+    """A generation in a list; its place in the queue only while it waits."""
+    body: dict[str, object] = {
+        "id": generation.id,
+        "status": generation.status.value,
+        "createdAt": generation.created_at,
+        "updatedAt": generation.updated_at,
+    }
+    if generation.status is Status.PENDING and generation.position is not None:
+        body["queuePosition"] = generation.position
+    return body
+
+
+def generation_body(generation: Generation) -> dict[str, object]:
+    """A generation by itself, without its result: see ``result_body``."""
+    body = generation_summary(generation)
+    if generation.status is Status.IN_PROGRESS and generation.progress is not None:
+        body["progress"] = progress_body(generation.progress)
+    elif generation.status is Status.ERROR and generation.error is not None:
+        body["error"] = failure_body(generation.error)
+    return body
+
+
+def result_body(result: GenerationResult) -> dict[str, object]:
+    """The pictures and how they came about. Blocking: reads the files of the pictures.
+
+    Raises:
+        StorageError: They are not there any more.
+    """
+    timings, previews = result.timings, result.previews
+    body: dict[str, object] = {
+        "images": [
+            {
+                "image": base64.b64encode(image.png).decode("ascii"),
+                "seed": image.seed,
+                "width": image.width,
+                "height": image.height,
+            }
+            for image in result.images
+        ],
+        "format": "png",
+        "timeTaken": _milliseconds(result.time_taken),
+        "timings": {
+            "loading": _milliseconds(timings.loading),
+            "diffusion": _milliseconds(timings.diffusion),
+            "decoding": _milliseconds(timings.decoding),
+        },
+        "model": result.model,
+        "variant": result.variant,
+    }
+    if previews is not None:
+        shown: dict[str, object] = {
+            "count": previews.count,
+            "reading": _milliseconds(previews.reading),
+            "encoding": _milliseconds(previews.encoding),
+        }
+        if previews.first_after is not None:
+            shown["firstAfter"] = _milliseconds(previews.first_after)
+        body["previews"] = shown
+    return body
+
+
+def preview_body(preview: Preview, *, inline: bool) -> dict[str, object]:
+    """A preview; with its bytes in base64 when ``inline``."""
+    image = preview.image
+    body: dict[str, object] = {
+        "step": preview.step,
+        "totalSteps": preview.total_steps,
+        "currentImage": preview.image_index,
+        "width": image.width,
+        "height": image.height,
+        "format": image.format,
+    }
+    if inline:
+        body["image"] = base64.b64encode(image.data).decode("ascii")
+    return body
+
+
+def _percentage(value: float) -> float:
+    return (
+        min(round(value, 2), 99.99) if value < 100 else 100.0
+    )  # rounding must not make an end of what is none
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
