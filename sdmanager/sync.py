@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
-import contextlib
 import os
-import queue
-import threading
 import weakref
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from sdmanager.engine import LocalGenerator
 from sdmanager.files import expanded
 from sdmanager.generation import callback_of, request_of
 from sdmanager.models import DEMO_NAME, ModelFiles
 from sdmanager.settings import Settings
+from sdmanager.threads import LoopThread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -36,99 +33,30 @@ if TYPE_CHECKING:
     from sdmanager.manager import DiffusionServerManager, ServerState, StartFields, What
     from sdmanager.server import ServerInfo
 
-T = TypeVar("T")
+_thread = LoopThread("sdmanager-loop")
+_generators: dict[object, LocalGenerator] = {}
+_managers: weakref.WeakSet[DiffusionServerManager] = weakref.WeakSet()
 
 
-class _LoopThread:
-    """An event loop in a daemon thread, started on first use and closed at exit."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self.generators: dict[object, LocalGenerator] = {}
-        self.managers: weakref.WeakSet[DiffusionServerManager] = weakref.WeakSet()
-
-    def start(self, coroutine: Coroutine[Any, Any, T], on_done: Callable[[], None]) -> asyncio.Task[T]:
-        """Start a task on the loop; ``on_done`` is called there once it has ended, however it did."""
-
-        async def begin() -> asyncio.Task[T]:
-            task = asyncio.create_task(coroutine)
-            task.add_done_callback(lambda _: on_done())
-            return task
-
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._loop.run_forever, name="sdmanager-loop", daemon=True
-                )
-                self._thread.start()
-            return asyncio.run_coroutine_threadsafe(begin(), self._loop).result()
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and wait for it; what interrupts the wait cancels it, and waits for that."""
-        return self.run_telling(lambda _: coroutine, lambda _: None)
-
-    def run_telling(
-        self, begin: Callable[[Callable[[Any], None]], Coroutine[Any, Any, T]], deliver: Callable[[Any], None]
-    ) -> T:
-        """The same for a coroutine that tells things on its way.
-
-        Args:
-            begin: Makes the coroutine, given the function that it is to call on the loop.
-            deliver: Called in this thread, while it waits, with each thing told; what it raises cancels the
-                coroutine.
-        """
-        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        end = object()
-        task = self.start(begin(told.put), lambda: told.put(end))
-        try:
-            while (fact := told.get()) is not end:
-                deliver(fact)
-        except BaseException:
-            task.get_loop().call_soon_threadsafe(task.cancel)
-            while told.get() is not end:  # until nothing of it runs any more
-                pass
-            raise
-        return task.result()
-
-    def close(self) -> None:
-        """Cancel what runs, wait for it, and end the thread; idempotent."""
-        with self._lock:
-            loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
-            managers = list(self.managers)
-            self.generators.clear()
-        if loop is None or thread is None:
-            return
-        asyncio.run_coroutine_threadsafe(_end_all(managers), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-    def forget(self) -> None:
-        """In a forked child the thread does not exist: start afresh."""
-        self.__init__()  # type: ignore[misc]
-
-
-async def _end_all(managers: list[DiffusionServerManager]) -> None:
-    for manager in managers:
+async def _stop_managers() -> None:
+    for manager in list(_managers):
         await manager.stop()
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
-    # At exit some Pythons start no thread any more (3.12.1); the workers are joined by then.
-    with contextlib.suppress(RuntimeError):
-        await asyncio.get_running_loop().shutdown_default_executor()
 
 
-_thread = _LoopThread()
-atexit.register(_thread.close)
+def _close() -> None:
+    _generators.clear()
+    _thread.close(before=_stop_managers)
+
+
+def _forget() -> None:
+    _thread.forget()
+    _generators.clear()
+    _managers.clear()
+
+
+atexit.register(_close)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_thread.forget)
+    os.register_at_fork(after_in_child=_forget)
 
 
 def generate_image(
@@ -162,7 +90,7 @@ def generate_image(
         SDManagerError: The request, the model, the engine or the disk made it impossible.
     """
     request = request_of(prompt, fields, with_previews=on_preview is not None)
-    return _thread.run_telling(
+    return _thread.run(
         lambda tell: _generate(request, model, engine, settings, tell),
         callback_of(on_progress, on_preview, on_event),
     )
@@ -191,9 +119,9 @@ def _shared_generator(
     elif model not in {None, DEMO_NAME}:
         name = expanded(model)
     key = (name, expanded(engine) if engine is not None else None, chosen)
-    generator = _thread.generators.get(key)
+    generator = _generators.get(key)
     if generator is None:
-        generator = _thread.generators[key] = LocalGenerator(model, engine=engine, settings=chosen)
+        generator = _generators[key] = LocalGenerator(model, engine=engine, settings=chosen)
     return generator
 
 
@@ -202,7 +130,8 @@ class BlockingServerManager:
 
     The same methods with the same options and errors; each waits until it is done. Ctrl-C during a call cancels it.
     Also a context manager, which stops on leaving; servers that still run are stopped at exit. Its methods may be
-    called from any thread.
+    called from any thread; within callbacks of ``on``, only those that wait for nothing: ``status``, ``get``, ``info``,
+    ``logs``, ``structured_logs``, ``clear_logs`` and ``on``.
 
     Args:
         settings: Folders and times; from the environment when None.
@@ -212,7 +141,7 @@ class BlockingServerManager:
         from sdmanager.manager import DiffusionServerManager
 
         self._manager = DiffusionServerManager(settings)
-        _thread.managers.add(self._manager)
+        _managers.add(self._manager)
 
     def __enter__(self) -> Self:
         return self
@@ -231,11 +160,11 @@ class BlockingServerManager:
         self, model: str | os.PathLike[str] | ModelFiles | None = None, **options: Unpack[StartFields]
     ) -> ServerInfo:
         """See ``DiffusionServerManager.start``."""
-        return _thread.run(self._manager.start(model, **options))
+        return _thread.run(lambda _: self._manager.start(model, **options))
 
     def stop(self) -> None:
         """See ``DiffusionServerManager.stop``."""
-        _thread.run(self._manager.stop())
+        _thread.run(lambda _: self._manager.stop())
 
     def generate_image(
         self,
@@ -248,61 +177,59 @@ class BlockingServerManager:
     ) -> GenerationResult:
         """See ``DiffusionServerManager.generate_image``; callbacks are called in this thread while it waits."""
         request = request_of(prompt, fields, with_previews=on_preview is not None)
-        return _thread.run_telling(
+        return _thread.run(
             lambda tell: self._manager.generate_image(request, on_event=tell),
             callback_of(on_progress, on_preview, on_event),
         )
 
     def submit(self, prompt: str | ImageRequest, **fields: Unpack[RequestFields]) -> Generation:
         """See ``DiffusionServerManager.submit``."""
-        return _thread.run(self._manager.submit(prompt, **fields))
+        return _thread.run(lambda _: self._manager.submit(prompt, **fields))
 
     def cancel(self, generation_id: str) -> Generation:
         """See ``DiffusionServerManager.cancel``."""
-        return _thread.run(self._manager.cancel(generation_id))
+        return _thread.run(lambda _: self._manager.cancel(generation_id))
 
     def get(self, generation_id: str) -> Generation:
         """See ``DiffusionServerManager.get``."""
-        return _thread.run(_called(self._manager.get, generation_id))
+        return _thread.call(self._manager.get, generation_id)
 
     def events(self, generation_id: str) -> Iterator[Event]:
         """See ``DiffusionServerManager.events``; each step of the loop waits for the next event."""
         events = self._manager.events(generation_id)
         try:
-            while (event := _thread.run(_next(events))) is not None:
+            while (event := _thread.run(lambda _: _next(events))) is not None:
                 yield event
         finally:
-            _thread.run(events.aclose())
+            if _thread.is_current():  # a loop over it that was left is tidied up wherever Python gets to it
+                _thread.leave(events.aclose())
+            else:
+                _thread.run(lambda _: events.aclose())
 
     def info(self) -> ServerInfo:
         """See ``DiffusionServerManager.info``."""
-        return _thread.run(_called(self._manager.info))
+        return _thread.call(self._manager.info)
 
     def is_healthy(self) -> bool:
         """See ``DiffusionServerManager.is_healthy``."""
-        return _thread.run(self._manager.is_healthy())
+        return _thread.run(lambda _: self._manager.is_healthy())
 
     def logs(self, count: int = 100) -> list[str]:
         """See ``DiffusionServerManager.logs``."""
-        return _thread.run(_called(self._manager.logs, count))
+        return _thread.call(self._manager.logs, count)
 
     def structured_logs(self, count: int = 100) -> list[LogEntry]:
         """See ``DiffusionServerManager.structured_logs``."""
-        return _thread.run(_called(self._manager.structured_logs, count))
+        return _thread.call(self._manager.structured_logs, count)
 
     def clear_logs(self) -> None:
         """See ``DiffusionServerManager.clear_logs``."""
-        _thread.run(_called(self._manager.clear_logs))
+        _thread.call(self._manager.clear_logs)
 
     def on(self, what: What, callback: Callable[..., object]) -> Callable[[], None]:
         """See ``DiffusionServerManager.on``; callbacks are called in the thread of the event loop."""
-        return _thread.run(_called(self._manager.on, what, callback))
+        return _thread.call(self._manager.on, what, callback)
 
 
 async def _next(events: AsyncGenerator[Event, None]) -> Event | None:
     return await anext(events, None)
-
-
-async def _called(function: Callable[..., T], *args: object) -> T:
-    """What a function gives when called on the loop, which all of a manager belongs to."""
-    return function(*args)

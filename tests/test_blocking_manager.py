@@ -21,6 +21,7 @@ from sdmanager.errors import (
     GenerationNotFoundError,
     ModelNotFoundError,
     ServerBusyError,
+    ServerError,
     ServerNotRunningError,
 )
 from sdmanager.generation import Completed, Preview, Progress
@@ -161,6 +162,37 @@ async def test_in_a_thread_of_an_application_that_has_its_own_loop(settings):
     assert await asyncio.to_thread(work) > 100
     ticking.cancel()
     assert turns > 10
+
+
+def test_callbacks_may_look_but_not_wait(manager):
+    seen = []
+
+    def on_event(event) -> None:
+        if not seen:
+            seen.append(
+                (manager.info().busy, manager.get(event.generation_id).status.value, manager.status.value)
+            )
+            with pytest.raises(ServerError, match="wait for itself"):
+                manager.cancel(event.generation_id)
+            seen.append("went on")
+
+    manager.on("generation", on_event)
+    manager.start(port="auto")
+    assert manager.generate_image("x", **SMALL).images
+    assert seen == [(True, "in_progress", "running"), "went on"]
+
+
+def test_a_loop_over_events_that_is_forgotten_is_tidied_up_in_any_thread(manager):
+    manager.start(port="auto")
+    generation = manager.submit("x", **LONG)
+    events = manager.events(generation.id)
+    next(events)
+    kept = [events]
+    del events
+    manager.on("generation", lambda _: kept.clear())  # the last reference goes in the loop's own thread
+    while kept:
+        time.sleep(0.01)
+    assert manager.cancel(generation.id).status == "cancelled"
 
 
 def run(code: str, environment: dict[str, str], **options) -> subprocess.Popen:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import shutil
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sdmanager import process
 from sdmanager.files import free_bytes
+from sdmanager.threads import beside
 
 from ._checks import Platform
 from .progress import first_error
@@ -56,7 +56,7 @@ class MachineProbe:
         """Why a program cannot be compiled and linked, or None where it can."""
         with tempfile.TemporaryDirectory(prefix="sdmanager-probe-") as folder:
             source, binary = Path(folder, f"probe{suffix}"), Path(folder, "probe")
-            await asyncio.to_thread(source.write_text, program, encoding="utf-8")
+            await beside(source.write_text, program, encoding="utf-8")
             # Libraries count only after the file that needs them.
             libraries = [part for part in argv if str(part).startswith("-l")]
             rest = [part for part in argv if part not in libraries]

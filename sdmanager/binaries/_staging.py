@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from sdmanager.errors import EngineNotRunnableError, StorageError
-from sdmanager.threads import in_thread
+from sdmanager.threads import beside, in_thread
 
 from .installed import PREVIOUS, read_record
 
@@ -42,7 +42,7 @@ async def engines_lock(engines_dir: Path, on_wait: Callable[[], None]) -> AsyncI
     Raises:
         StorageError: The folder cannot be made or written.
     """
-    lock = await asyncio.to_thread(_make_lock, engines_dir)
+    lock = await beside(_make_lock, engines_dir)
     waiting = False
     while True:
         try:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import StorageError
-from sdmanager.threads import in_thread
+from sdmanager.threads import beside, in_thread
 
 from ._manifest_file import manifest_digest
 from .installed import wanted_variant
@@ -88,7 +88,7 @@ async def ensure_binary(
     """
     variant = wanted_variant(settings, variant)
     wish = _wish(settings, variant)
-    if not force_validation and (ensured := await asyncio.to_thread(_trusted, settings, wish)):
+    if not force_validation and (ensured := await beside(_trusted, settings, wish)):
         return ensured
     from .chain import Chain  # what only those need who choose
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import os
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from sdmanager import process
 from sdmanager.errors import BinaryError, EngineNotFoundError, EngineNotRunnableError, StorageError
 from sdmanager.files import read_json, write_json
+from sdmanager.threads import beside
 
 from .binary import CUSTOM, EngineBinary
 from .capabilities import Capabilities, parse_help
@@ -82,7 +82,7 @@ async def inspect_engine(
         variant=variant,
         version=version[1] if version else "unknown",
         source=source,
-        sha256=await asyncio.to_thread(_digest, path),
+        sha256=await beside(_digest, path),
         capabilities=capabilities,
         installed_at=datetime.now(UTC),
     )

@@ -6,6 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+import psutil
+
 from sdmanager.errors import OutputError
 from sdmanager.files import read_json, write_whole
 from sdmanager.generation import check_writable
@@ -25,8 +27,8 @@ class ReadyFile:
         path: Where; None: there is none, and nothing is done.
 
     Raises:
-        OutputError: On entering: the folder is missing or not writable, or the file is another one, which is left
-            as it is.
+        OutputError: On entering: the folder is missing or not writable, or the file is another one or that of a
+            server that runs; it is left as it is.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -70,6 +72,12 @@ class ReadyFile:
                     hint="Name another file: this one would be replaced.",
                     details={"path": str(path)},
                 )
+            if is_ours and _writer_lives(path):
+                raise OutputError(
+                    f"The file {path.name!r} is that of a server that runs.",
+                    hint="Stop that server, or name another file.",
+                    details={"path": str(path)},
+                )
             path.unlink(missing_ok=True)
         except OutputError:
             raise
@@ -84,3 +92,14 @@ def _pid_in(path: Path) -> object:
     """The process that a ready file names; None where this is none."""
     facts = read_json(path)
     return facts.get("pid") if isinstance(facts, dict) and "url" in facts else None
+
+
+def _writer_lives(path: Path) -> bool:
+    """Whether the process that wrote a ready file still runs; one that took its number later has not written it."""
+    pid = _pid_in(path)
+    if not isinstance(pid, int) or pid == os.getpid():
+        return False
+    try:
+        return psutil.Process(pid).create_time() <= path.stat().st_mtime
+    except (psutil.Error, ValueError, OverflowError, FileNotFoundError):
+        return False

@@ -21,12 +21,7 @@ if TYPE_CHECKING:
     from sdmanager.generation import Event
     from sdmanager.manager import DiffusionServerManager, StartFields
 
-_LEVELS: Final = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-}
+_LEVELS: Final = ("debug", "info", "warning", "error")  # those of the log book, which takes long to import
 _TOKEN_BYTES: Final = 24
 _GENERATE: Final = object()  # no text that a user could give
 
@@ -80,7 +75,7 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         help="further name by which the server may be addressed; more than one may be given",
     )  # fmt: skip
     server.add_argument(
-        "--log-level", choices=tuple(_LEVELS), default="info",
+        "--log-level", choices=_LEVELS, default="info",
         help="on stderr and in the log file; info. Prompts and what the engine prints stand there at debug only",
     )  # fmt: skip
     server.add_argument(
@@ -116,7 +111,7 @@ async def _serve(args: argparse.Namespace) -> int:
             with ReadyFile(args.ready_file) as ready:
                 crash = _crash_of(manager)
                 manager.on("binary-progress", bar.show)
-                manager.on("generation", lambda event: _tell_end(event, _LEVELS[args.log_level]))
+                manager.on("generation", lambda event: _tell_end(event, _number(args.log_level)))
                 try:
                     info = await manager.start(model, **_options(args, token))
                 finally:
@@ -211,6 +206,10 @@ def _announce(facts: dict[str, object], new_token: str | None, *, as_json: bool)
     say(f"sdmanager is ready at {facts['url']}")
 
 
+def _number(level: str) -> int:
+    return logging.getLevelNamesMapping()[level.upper()]
+
+
 @contextlib.contextmanager
 def _logs_on_stderr(level: str) -> Iterator[None]:
     root, ours = logging.getLogger(), logging.getLogger("sdmanager")
@@ -218,7 +217,7 @@ def _logs_on_stderr(level: str) -> Iterator[None]:
     before = ours.level
     # The root's, so that libraries do not print in ways of their own.
     root.addHandler(handler)
-    ours.setLevel(_LEVELS[level])
+    ours.setLevel(_number(level))
     try:
         yield
     finally:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import secrets
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sdmanager.binaries import (
     EngineBinary,
@@ -33,6 +34,7 @@ from sdmanager.threads import in_thread
 from .ensuring import ensure_binary
 from .estimates import EstimateStore
 from .jobs import sweep_jobs
+from .patience import Patience
 from .run import Run
 from .runner import run_generation
 
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 
     from sdmanager.binaries import EngineProgress
     from sdmanager.generation import EventCallback, GenerationResult, ImageRequest
+
+# A driver that hangs would keep everybody waiting for ever. What draws may be silent for long, but never idle so long.
+_PATIENCE: Final = Patience(quiet=600.0, work=math.inf, every=10.0)
 
 
 class LocalGenerator:
@@ -212,6 +217,7 @@ class LocalGenerator:
             threads=self._threads,
             on_event=on_event,
             on_output=self._on_output,
+            patience=_PATIENCE,
         )
 
     async def _prepare(self, *, force_validation: bool = False) -> tuple[Ensured, ModelFiles]:

@@ -29,11 +29,13 @@ class Patience:
         quiet: Seconds without any sign of life.
         work: Seconds without progress while it computes, or waits for a disk or a driver.
         slow_after: Seconds after which a run that ended well is called slow.
+        every: Seconds between two samples, which cost a look at all processes.
     """
 
     quiet: float = _QUIET
     work: float = 120.0
     slow_after: float = 20.0
+    every: float = 0.5
 
     @classmethod
     def for_model(cls, model_bytes: int, *, on_gpu: bool) -> Self:

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.generation import PreviewTimings
+from sdmanager.threads import beside
 
 from .images import encode_preview
 from .png import is_whole_png
@@ -116,7 +117,7 @@ class PreviewWatcher:
             return None
         self._due = False
         try:
-            return await asyncio.to_thread(encode_preview, data, self._options.format, self._options.max_size)
+            return await beside(encode_preview, data, self._options.format, self._options.max_size)
         finally:
             self._encoding += self._clock() - read
 

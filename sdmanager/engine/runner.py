@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("sdmanager.engine")
 
 _TAIL_CHARS: Final = 64 * 1024
-_SAMPLE_SECONDS: Final = 0.5
 
 # With less free space than this after a run, a cut image needs no other explanation.
 _FULL_DISK_BYTES: Final = 256 * 1024
@@ -202,7 +201,7 @@ class _Execution:
             return await child.wait()
         watch, ended = Watch(patience, clock()), asyncio.ensure_future(child.wait())
         try:
-            while not (await asyncio.wait([ended], timeout=_SAMPLE_SECONDS))[0]:
+            while not (await asyncio.wait([ended], timeout=patience.every))[0]:
                 if reason := watch.feed(clock(), self._printed, activity(child.pid)):
                     await child.stop(0)
                     raise EngineHungError(f"The engine {reason} and was ended.")

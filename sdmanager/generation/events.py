@@ -28,7 +28,7 @@ class _Event:
     Attributes:
         generation_id: Which generation.
         sequence: Counts from 0 within a generation.
-        elapsed: Seconds since the generation began.
+        elapsed: Seconds since the generation began; from a server, since it was accepted.
     """
 
     generation_id: str

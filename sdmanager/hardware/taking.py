@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
+from sdmanager.threads import beside
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -34,7 +36,7 @@ async def take_snapshot(
         from ._machine import this_machine
         from ._probe import probe
 
-        return await probe(await asyncio.to_thread(this_machine, settings.guard), time_limit)
+        return await probe(await beside(this_machine, settings.guard), time_limit)
 
     return await _LOOKS.get(look, max_age=max_age, time_limit=time_limit)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import StorageError
-from sdmanager.files import read_json, write_whole
+from sdmanager.files import write_whole
 
 from ._lock import LOCK_NAME, MARK_NAME, lock_folder, remove
 from .ids import is_id
@@ -168,7 +168,11 @@ class GenerationFolder:
         for entry in list(self.path.iterdir()):
             if entry.name in {LOCK_NAME, MARK_NAME}:
                 continue
-            generation = _read(entry)
+            try:
+                generation = _read(entry)
+            except OSError as exc:  # such as too many open files: no reason to throw it away
+                _LOG.warning("A generation cannot be read, and is left alone: %s", exc.strerror)
+                continue
             if generation is None:
                 remove(entry)
                 continue
@@ -187,11 +191,18 @@ class GenerationFolder:
 
 
 def _read(folder: Path) -> Generation | None:
-    """The generation in a folder with all of its pictures, or None."""
+    """The generation in a folder with all of its pictures, or None.
+
+    Raises:
+        OSError: There is a record, and it cannot be read now.
+    """
     record = folder / _RECORD
     if not is_id(folder.name) or folder.is_symlink() or not 0 < _file_size(record) <= _RECORD_BYTES_MAX:
         return None
-    generation = from_json(read_json(record), folder)
+    try:
+        generation = from_json(json.loads(record.read_bytes()), folder)
+    except (ValueError, RecursionError):
+        return None
     images = generation.result.images if generation is not None and generation.result is not None else ()
     whole = all(_file_size(folder / image_name(index)) for index in range(len(images)))
     return generation if whole else None

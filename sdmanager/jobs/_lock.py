@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock, Timeout
 
+from sdmanager.errors import StorageError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -18,6 +20,7 @@ MARK_NAME: Final = ".sdmanager-generations"
 """Says that everything in the folder may be removed: somebody may name a folder of their own by mistake."""
 
 _FORGOTTEN_SECONDS: Final = 24 * 3600.0
+_FOLDERS_MAX: Final = 1000
 
 
 def lock_folder(folder: Path, *, patience: float = 0.0) -> FileLock | None:
@@ -44,22 +47,30 @@ def lock_folder(folder: Path, *, patience: float = 0.0) -> FileLock | None:
     return lock
 
 
-def free_folder(parent: Path, name: str, *, wall: Callable[[], float] = time.time) -> Path:
+def free_folder(parent: Path, name: str, *, keep: float = 0.0, wall: Callable[[], float] = time.time) -> Path:
     """The first of ``name``, ``name-2``, … in a folder that no living registry holds.
 
-    Other such folders that nobody holds, and nobody has written to for a day, are removed.
+    Other such folders that nobody holds, and nobody has written to for a day and the time to keep, are removed.
 
     Args:
         parent: Folder of the folders of registries.
         name: What to call it.
+        keep: Seconds that a registry keeps results.
         wall: Seconds since the epoch.
+
+    Raises:
+        StorageError: There is no end of folders that cannot be used: the parent may not be read.
     """
-    wanted = parent / name
-    number = 1
-    while _is_held(wanted):
-        number += 1
-        wanted = parent / f"{name}-{number}"
-    oldest = wall() - _FORGOTTEN_SECONDS
+    for number in range(1, _FOLDERS_MAX):
+        wanted = parent / (name if number == 1 else f"{name}-{number}")
+        if not _is_held(wanted):
+            break
+    else:
+        raise StorageError(
+            "The folder of generations cannot be used.",
+            hint="Check who owns the state folder, and its rights.",
+        )
+    oldest = wall() - _FORGOTTEN_SECONDS - keep
     with contextlib.suppress(OSError):
         for other in list(parent.iterdir()):
             if other != wanted and _is_ours(other) and _newest(other) < oldest:
@@ -82,9 +93,9 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _is_held(folder: Path) -> bool:
-    if not (folder / LOCK_NAME).exists():
-        return False
     try:
+        if not (folder / LOCK_NAME).exists():
+            return False
         lock = lock_folder(folder)
     except OSError:
         return True

@@ -71,6 +71,9 @@ class GenerationRegistry:
         clock: Seconds that only go forward.
         wall: Seconds since the epoch.
 
+    Attributes:
+        ttl: Seconds that a generation is kept after it has ended.
+
     Raises:
         InvalidRequestError: A time or a limit is negative, no number, or an interval of 0.
     """
@@ -91,7 +94,7 @@ class GenerationRegistry:
         if max_entries < 0 or max_bytes < 0:
             raise InvalidRequestError("The limits of the registry must not be negative.")
         self._folder = GenerationFolder(folder) if folder is not None else None
-        self._ttl = ttl
+        self.ttl = ttl
         self._cleanup_interval = cleanup_interval
         self._max_entries = max_entries
         self._max_bytes = max_bytes
@@ -146,7 +149,7 @@ class GenerationRegistry:
                 generation = interrupted(found, round(wall * 1000))
                 self._folder.note(generation)
             # A wall clock that was set meanwhile may not make a result last longer than its time.
-            left = min(max(generation.updated_at / 1000 + self._ttl - wall, 0.0), self._ttl)
+            left = min(max(generation.updated_at / 1000 + self.ttl - wall, 0.0), self.ttl)
             self._generations[found.id] = generation
             if generation.key is not None and not generation.was_interrupted:
                 self._keys[generation.key] = generation.id
@@ -238,7 +241,7 @@ class GenerationRegistry:
             if self._folder is not None:
                 self._folder.note(new)
             if status.is_terminal:
-                self._end(new, self._clock() + self._ttl)
+                self._end(new, self._clock() + self.ttl)
                 self._remove(self._trim())
         return new
 

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import logging
 import math
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,8 +27,9 @@ from sdmanager.generation import (
     Queued,
     StageChanged,
 )
-from sdmanager.threads import in_thread
+from sdmanager.threads import in_thread, outlast
 
+from ._job import Job
 from .derived import fingerprint, last_event, nothing_yet
 from .feed import Feed
 from .states import Status
@@ -55,26 +55,6 @@ _RETRY_SECONDS: Final = 5  # where nothing is known about the generation in hand
 _RETRY_SECONDS_MAX: Final = 120
 
 
-class _Job:
-    """One generation that has not ended."""
-
-    def __init__(self, generation_id: str, request: ImageRequest, on_event: EventCallback | None) -> None:
-        self.id = generation_id
-        self.request = request
-        self.on_event = on_event
-        self.feed = Feed()
-        self.began = time.monotonic()
-        self.sequence = 0
-        self.position: int | None = None
-        self.drawing: asyncio.Task[GenerationResult] | None = None
-        self.result: GenerationResult | None = None
-        self.saving = False
-        self.cancelled = False
-        self.ended: asyncio.Future[GenerationResult] = asyncio.get_running_loop().create_future()
-        # Often nobody asks how it ended; the registry knows.
-        self.ended.add_done_callback(lambda future: future.cancelled() or future.exception())
-
-
 class GenerationService:
     """Takes requests, has them drawn one at a time, and writes down what becomes of them.
 
@@ -84,8 +64,7 @@ class GenerationService:
         generator: Who draws.
         registry: Where generations and their results are kept; opened and destroyed by its owner.
         queue_size: How many may wait while one is drawn; with 0 a busy service refuses at once.
-        accept: Called with each request before it is taken; gives it as it is to be drawn, or raises what is
-            wrong with it.
+        count: Images of a request that does not say how many.
         on_event: Called with every event of every generation; must not raise.
     """
 
@@ -95,17 +74,17 @@ class GenerationService:
         registry: GenerationRegistry,
         *,
         queue_size: int = 0,
-        accept: Callable[[ImageRequest], ImageRequest] | None = None,
+        count: int = 1,
         on_event: EventCallback | None = None,
     ) -> None:
         self._generator = generator
         self.registry = registry
         self.queue_size = queue_size
-        self._accept = accept
+        self._count = count
         self._on_event = on_event
-        self._jobs: dict[str, _Job] = {}
-        self._waiting: deque[_Job] = deque()
-        self._current: _Job | None = None
+        self._jobs: dict[str, Job] = {}
+        self._waiting: deque[Job] = deque()
+        self._current: Job | None = None
         self._supervisors: set[asyncio.Task[None]] = set()
         self._open = True
         self.hub = Feed(_HUB_CAPACITY)
@@ -128,7 +107,6 @@ class GenerationService:
             key: An idempotency key: the same key with the same request gives the same generation.
 
         Raises:
-            InvalidRequestError: The engine or the model cannot do it.
             IdempotencyKeyError: The key was used with another request.
             ServerBusyError: There is no place; ``details["retry_after"]`` says in how many seconds to ask again.
             ServerNotRunningError: The service is closed.
@@ -141,6 +119,24 @@ class GenerationService:
         if known.fingerprint != digest:
             raise IdempotencyKeyError("This idempotency key was used with another request.")
         return known
+
+    def refuse_if_full(self, key: str | None = None) -> None:
+        """Raise what ``submit`` would raise for want of a place, before work is spent on reading a request.
+
+        Args:
+            key: The idempotency key of the request; one that is known needs no place.
+
+        Raises:
+            ServerBusyError: There is no place.
+            ServerNotRunningError: The service is closed.
+        """
+        if key is not None and self.registry.find_key(key) is not None:
+            return
+        if not self._open:
+            raise ServerNotRunningError("The server is stopping and takes no more requests.")
+        if self._current is not None and len(self._waiting) >= self.queue_size:
+            what = "The queue is full" if self.queue_size else "Another generation is being drawn"
+            raise ServerBusyError(f"{what}.", details={"retry_after": self.retry_after()})
 
     async def draw(self, request: ImageRequest, on_event: EventCallback | None = None) -> GenerationResult:
         """Submit a request and wait for its pictures; cancelling the task cancels the generation.
@@ -161,14 +157,15 @@ class GenerationService:
                     on_event(event)
                 except BaseException as exc:  # noqa: BLE001 - raised below, from the caller's own call
                     raised.append(exc)
-                    if (job := self._jobs.get(event.generation_id)) is not None:
-                        self._begin_abort(job)
+                    # Not at once: whoever tells this may be in the middle of telling others.
+                    asyncio.get_running_loop().call_soon(self._begin_abort_of, event.generation_id)
 
         job = self._admit(request, None, None, guarded)
         try:
             await asyncio.wait([job.ended])
         except asyncio.CancelledError:
-            await self._abort(job)
+            self._begin_abort(job)
+            await outlast(job.ended)
             raise
         if raised:
             raise raised[0]
@@ -180,16 +177,10 @@ class GenerationService:
         key: str | None,
         digest: str | None,
         on_event: EventCallback | None,
-    ) -> _Job:
-        if not self._open:
-            raise ServerNotRunningError("The server is stopping and takes no more requests.")
-        if self._accept is not None:
-            request = self._accept(request)
-        if self._current is not None and len(self._waiting) >= self.queue_size:
-            what = "The queue is full" if self.queue_size else "Another generation is being drawn"
-            raise ServerBusyError(f"{what}.", details={"retry_after": self.retry_after()})
+    ) -> Job:
+        self.refuse_if_full()
         generation = self.registry.create(key=key, fingerprint=digest)
-        job = _Job(generation.id, request, on_event)
+        job = Job(generation.id, request.with_defaults(count=self._count), on_event)
         self._jobs[job.id] = job
         self._waiting.append(job)
         if self._current is None:
@@ -269,8 +260,12 @@ class GenerationService:
     async def aclose(self) -> None:
         """Take nothing more, cancel what waits and what is drawn, and wait until all has ended; idempotent."""
         self._open = False
-        for job in [*self._waiting, *filter(None, [self._current])]:
-            await self._abort(job)
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        for job in waiting:
+            self._finish(job, None)
+        if self._current is not None:
+            await self._abort(self._current)
         if self._supervisors:
             await asyncio.wait(list(self._supervisors))
         self.hub.close()
@@ -284,7 +279,6 @@ class GenerationService:
         self._update(
             job, status=Status.IN_PROGRESS, position=None, progress=nothing_yet(job.id, job.request.count)
         )
-        job.began = time.monotonic()
         job.drawing = asyncio.create_task(
             self._generator.generate(job.request, lambda event: self._take(job, event)),
             name=f"sdmanager-generation-{job.id}",
@@ -294,7 +288,7 @@ class GenerationService:
         supervisor.add_done_callback(self._supervisors.discard)
         self._tell_positions()
 
-    async def _supervise(self, job: _Job, drawing: asyncio.Task[GenerationResult]) -> None:
+    async def _supervise(self, job: Job, drawing: asyncio.Task[GenerationResult]) -> None:
         """See a generation to its end; never cancelled, so that no end goes unwritten."""
         await asyncio.wait([drawing])
         job.saving = True
@@ -311,11 +305,15 @@ class GenerationService:
         if self._current is None:
             self._start_next()
 
-    async def _abort(self, job: _Job) -> None:
+    async def _abort(self, job: Job) -> None:
         self._begin_abort(job)
         await asyncio.wait([job.ended])
 
-    def _begin_abort(self, job: _Job) -> None:
+    def _begin_abort_of(self, generation_id: str) -> None:
+        if (job := self._jobs.get(generation_id)) is not None:
+            self._begin_abort(job)
+
+    def _begin_abort(self, job: Job) -> None:
         """Cancel a job that waits or is drawn; one that has its pictures keeps them."""
         if job in self._waiting:
             self._waiting.remove(job)
@@ -325,7 +323,7 @@ class GenerationService:
             job.cancelled = True
             job.drawing.cancel()
 
-    def _finish(self, job: _Job, outcome: GenerationResult | Exception | None) -> None:
+    def _finish(self, job: Job, outcome: GenerationResult | Exception | None) -> None:
         """The one way in which a job ends: written down first, told then. None: it was cancelled."""
         del self._jobs[job.id]
         match outcome:
@@ -336,26 +334,32 @@ class GenerationService:
             case Exception():
                 error = outcome if isinstance(outcome, SDManagerError) else _unexpected(job, outcome)
                 self._update(job, status=Status.ERROR, position=None, error=error)
-                self._publish(job, Failed, error=error)
+                # Without its traceback, which holds the whole request for as long as the event is kept.
+                told = type(error)(error.message, hint=error.hint, details=error.details)
+                self._publish(job, Failed, error=told)
                 job.ended.set_exception(outcome)
             case _:
                 self._update(job, status=Status.COMPLETE, position=None, result=outcome)
+                if job.whole is not None:
+                    self._send(job, self._stamped(job, job.whole))
                 self._publish(job, Completed, result=outcome)
                 # The caller's pictures are in memory: those in the registry go when their time is over.
                 job.ended.set_result(job.result or outcome)
         job.feed.close()
 
-    def _update(self, job: _Job, **changes: Any) -> None:
+    def _update(self, job: Job, **changes: Any) -> None:
         try:
             self.registry.update(job.id, **changes)
         except GenerationNotFoundError:  # somebody deleted it from the registry; the work goes on
             _log.debug("generation %s is not in the registry any more", job.id)
 
-    def _take(self, job: _Job, event: Event) -> None:
+    def _take(self, job: Job, event: Event) -> None:
         """An event of the generator; its end is told later, when the result has been written down."""
         match event:
             case StageChanged(stage=stage):
                 self._publish(job, StageChanged, stage=stage)
+            case Progress(percentage=percentage) if percentage >= 100:
+                job.whole = event  # it is told with the end: the pictures are still to be written down
             case Progress():
                 stamped = self._stamped(job, event)
                 self._update(job, progress=stamped)
@@ -372,16 +376,13 @@ class GenerationService:
                 self._update(job, position=position)
                 self._publish(job, Queued, position=position)
 
-    def _stamped(self, job: _Job, event: Event) -> Event:
-        job.sequence += 1
-        return dataclasses.replace(event, generation_id=job.id, sequence=job.sequence - 1)
+    def _stamped(self, job: Job, event: Event) -> Event:
+        return dataclasses.replace(event, **job.stamp())
 
-    def _publish(self, job: _Job, kind: Callable[..., Event], **fields: Any) -> None:
-        job.sequence += 1
-        elapsed = time.monotonic() - job.began
-        self._send(job, kind(generation_id=job.id, sequence=job.sequence - 1, elapsed=elapsed, **fields))
+    def _publish(self, job: Job, kind: Callable[..., Event], **fields: Any) -> None:
+        self._send(job, kind(**job.stamp(), **fields))
 
-    def _send(self, job: _Job, event: Event) -> None:
+    def _send(self, job: Job, event: Event) -> None:
         job.feed.publish(event)
         self.hub.publish(event)
         if self._on_event is not None:
@@ -390,6 +391,6 @@ class GenerationService:
             job.on_event(event)
 
 
-def _unexpected(job: _Job, error: Exception) -> SDManagerError:
+def _unexpected(job: Job, error: Exception) -> SDManagerError:
     _log.error("generation %s ended with an unexpected error", job.id, exc_info=error)
     return SDManagerError(f"The generation ended with an unexpected error ({type(error).__name__}).")

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-import os
+import inspect
 import time
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack, get_args
 
-from sdmanager.engine import check_input_images
-from sdmanager.errors import (
-    SDManagerError,
-    ServerAlreadyRunningError,
-    ServerError,
-    ServerNotRunningError,
-)
+from sdmanager.errors import InvalidRequestError, SDManagerError, ServerNotRunningError
 from sdmanager.generation import Cancelled, Completed, Failed, callback_of, request_of
 from sdmanager.listeners import Listeners
 from sdmanager.logbook import LogBook
-from sdmanager.server import EngineInfo, ErrorInfo, ServerInfo
-from sdmanager.server.asking import answers
+from sdmanager.server import answers
 from sdmanager.settings import Settings
-from sdmanager.version import __version__
 
+from .facts import facts_of
+from .lifecycle import Lifecycle
 from .options import StartOptions
 from .parts import assemble
-from .states import NEXT_STATES, ServerState
+from .states import ServerState
 
 if TYPE_CHECKING:
+    import contextlib
+    import os
     from collections.abc import AsyncGenerator, Callable
     from types import TracebackType
     from typing import Self
@@ -45,11 +38,10 @@ if TYPE_CHECKING:
     from sdmanager.jobs import Generation, GenerationService
     from sdmanager.logbook import LogEntry
     from sdmanager.models import ModelFiles
+    from sdmanager.server import ServerInfo
 
     from .options import StartFields
     from .parts import Parts
-
-_log = logging.getLogger("sdmanager.manager")
 
 What = Literal["started", "stopped", "crashed", "binary-log", "binary-progress", "generation"]
 
@@ -78,14 +70,8 @@ class DiffusionServerManager:
         self._settings = settings or Settings.from_environment()
         self._listeners = Listeners()
         self._book = LogBook(self._settings.logs_dir)
-        self._state = ServerState.STOPPED
-        self._options: StartOptions | None = None
-        self._error: SDManagerError | None = None
-        self._starting: asyncio.Task[None] | None = None
-        self._joiners = 0
-        self._stopping: asyncio.Task[None] | None = None
-        self._stack = contextlib.AsyncExitStack()
-        self._running: Parts | None = None
+        self._began = 0.0
+        self._life = Lifecycle(self._make, self._changed)
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,7 +84,7 @@ class DiffusionServerManager:
     @property
     def status(self) -> ServerState:
         """Where in its life the manager is."""
-        return self._state
+        return self._life.state
 
     async def start(
         self, model: str | os.PathLike[str] | ModelFiles | None = None, **options: Unpack[StartFields]
@@ -120,32 +106,15 @@ class DiffusionServerManager:
 
         Cancelling the only call that waits for the start aborts it.
         """
-        wanted = StartOptions.build(model, options)
-        while self._state is ServerState.STOPPING:
-            await self.stop()
-        if self._state is ServerState.RUNNING:
-            raise ServerAlreadyRunningError("The server runs already.")
-        if self._state is ServerState.STARTING:
-            if wanted != self._options:
-                raise ServerAlreadyRunningError("The server is being started with other options.")
-        else:
-            self._set(ServerState.STARTING)
-            self._options, self._error = wanted, None
-            self._starting = asyncio.create_task(self._bring_up(wanted), name="sdmanager-start")
-        return await self._join_start()
+        await self._life.start(StartOptions.build(model, options))
+        return self.info()
 
     async def stop(self) -> None:
         """Stop whatever goes on: a start is aborted, the work in hand cancelled, the server closed.
 
         Idempotent. When it returns, no process of the server runs. Cancelling the call does not undo it.
         """
-        if self._state is ServerState.STOPPED:
-            return
-        if self._stopping is None:
-            self._set(ServerState.STOPPING)
-            self._book.write("info", "manager", "stopping")
-            self._stopping = asyncio.create_task(self._take_down(), name="sdmanager-stop")
-        await asyncio.shield(self._stopping)
+        await self._life.stop()
 
     async def generate_image(
         self,
@@ -174,8 +143,7 @@ class DiffusionServerManager:
         raises does the same, and is raised from here.
         """
         request = request_of(prompt, fields, with_previews=on_preview is not None)
-        service = self._service
-        await check_input_images(request)
+        service = await self._checked(request)
         return await service.draw(request, callback_of(on_progress, on_preview, on_event))
 
     async def submit(self, prompt: str | ImageRequest, **fields: Unpack[RequestFields]) -> Generation:
@@ -192,9 +160,7 @@ class DiffusionServerManager:
             StorageError: The request cannot be written down.
         """
         request = request_of(prompt, fields)
-        service = self._service
-        await check_input_images(request)
-        return service.submit(request)
+        return (await self._checked(request)).submit(request)
 
     async def cancel(self, generation_id: str) -> Generation:
         """Cancel a generation; when this returns, its engine is dead and its files are gone. Idempotent.
@@ -226,32 +192,13 @@ class DiffusionServerManager:
 
     def info(self) -> ServerInfo:
         """What there is to know about the server now."""
-        running, error = self._running, self._error
-        binary = running.generator.binary if running else None
-        model = running.generator.model if running else None
-        return ServerInfo(
-            version=__version__,
-            status=self._state.value,
-            model=model.name if model else None,
-            engine=EngineInfo(variant=binary.variant, version=binary.version) if binary else None,
-            url=running.http.url if running else None,
-            host=self._options.host if self._options else None,
-            port=running.http.port if running else None,
-            pid=os.getpid(),
-            started_at=running.started_at if running else None,
-            busy=running.service.busy if running else False,
-            waiting=running.service.waiting if running else 0,
-            queue_size=running.service.queue_size if running else 0,
-            samplers=binary.capabilities.samplers if binary else (),
-            schedulers=binary.capabilities.schedulers if binary else (),
-            preview_methods=binary.capabilities.preview_methods if binary else (),
-            error=ErrorInfo(message=error.message, code=error.code, suggestion=error.hint) if error else None,
-        )
+        return facts_of(self._life.state, self._life.options, self._life.parts, self._life.error)
 
     async def is_healthy(self) -> bool:
         """Whether the server really answers now, asked over HTTP."""
-        running = self._running
-        return running is not None and await answers(running.http.url, running.token)
+        parts = self._life.parts
+        self._life.stay_in_loop()
+        return parts is not None and await answers(parts.http.url, parts.token)
 
     def logs(self, count: int = 100) -> list[str]:
         """The last lines of the log, oldest first: what the manager did and what the engine printed."""
@@ -277,83 +224,73 @@ class DiffusionServerManager:
 
         Returns:
             A function that ends it.
+
+        Raises:
+            InvalidRequestError: Nothing of this name ever happens, or the callback is a coroutine function.
         """
+        if what not in get_args(What) or inspect.iscoroutinefunction(callback):
+            raise InvalidRequestError(
+                "on() takes the name of something that happens, and a plain function.",
+                hint=f"What happens: {', '.join(get_args(What))}.",
+            )
         return self._listeners.add(what, callback)
 
     @property
+    def _parts(self) -> Parts:
+        parts, state = self._life.parts, self._life.state
+        if parts is None or state is not ServerState.RUNNING:
+            raise ServerNotRunningError(f"The server is {state.value}, so it cannot draw.")
+        return parts
+
+    @property
     def _service(self) -> GenerationService:
-        if self._running is None or self._state is not ServerState.RUNNING:
-            raise ServerNotRunningError(f"The server is {self._state.value}, so it cannot draw.")
-        return self._running.service
+        return self._parts.service
 
-    def _set(self, state: ServerState) -> None:
-        assert state in NEXT_STATES[self._state], (self._state, state)  # noqa: S101 - a fault of this class
-        self._state = state
+    async def _checked(self, request: ImageRequest) -> GenerationService:
+        """The service, once it is known that it could carry the request out."""
+        self._life.stay_in_loop()
+        parts = self._parts
+        parts.service.refuse_if_full()
+        await parts.check(request)
+        return parts.service
 
-    async def _join_start(self) -> ServerInfo:
-        starting = self._starting
-        assert starting is not None  # noqa: S101 - the caller is in the state that has one
-        self._joiners += 1
+    async def _make(self, options: StartOptions, stack: contextlib.AsyncExitStack) -> Parts:
+        self._began = time.monotonic()
+        stack.enter_context(self._book.capture(options.log_level))
+        stack.callback(self._book.write, "info", "manager", "stopped")  # after all other parts
         try:
-            await asyncio.wait([starting])
-        except asyncio.CancelledError:
-            if self._joiners == 1 and not starting.done():
-                await self.stop()
-            raise
-        finally:
-            self._joiners -= 1
-        if starting.cancelled():
-            raise ServerNotRunningError("The server was stopped before it had started.")
-        starting.result()
-        return self.info()
-
-    async def _bring_up(self, options: StartOptions) -> None:
-        began = time.monotonic()
-        try:
-            self._stack.enter_context(self._book.capture(options.log_level))
-            self._running = await assemble(
+            return await assemble(
                 options,
                 self._settings,
-                self._stack,
+                stack,
                 info=self.info,
                 on_prepare=lambda progress: self._listeners.tell("binary-progress", progress),
                 on_output=self._on_output,
                 on_event=self._on_event,
-                on_crash=self._crash,
+                on_crash=self._life.crash,
             )
-        except Exception as exc:
-            await self._stack.aclose()
-            self._crash(exc)
+        except SDManagerError as exc:
+            self._book.write("error", "manager", f"the start failed: {exc.message}")
             raise
-        self._set(ServerState.RUNNING)
-        took = 1000 * (time.monotonic() - began)
-        self._book.write("info", "manager", f"started in {took:.0f} ms, model {self.info().model!r}")
-        self._listeners.tell("started", self.info())
 
-    async def _take_down(self) -> None:
-        try:
-            if self._starting is not None and not self._starting.done():
-                self._starting.cancel()
-                await asyncio.wait([self._starting])
-            await self._stack.aclose()
-        except Exception:  # noqa: BLE001 - whatever a part says, the others have been taken down by now
-            _log.exception("a part of the server did not stop well")
-        finally:
-            self._running = None
-            self._starting = self._stopping = None
-            self._set(ServerState.STOPPED)
-            self._listeners.tell("stopped", self.info())
-
-    def _crash(self, error: BaseException) -> None:
-        self._error = (
-            error
-            if isinstance(error, SDManagerError)
-            else ServerError(f"The server failed ({type(error).__name__}).")
-        )
-        self._running = None
-        self._set(ServerState.CRASHED)
-        self._book.write("error", "manager", f"crashed: {self._error.message}")
-        self._listeners.tell("crashed", self._error)
+    def _changed(self, state: ServerState) -> None:
+        info = self.info()
+        match state:
+            case ServerState.RUNNING:
+                took = 1000 * (time.monotonic() - self._began)
+                engine = f"{info.engine.variant} {info.engine.version}" if info.engine else "unknown"
+                what = f"started at {info.url} in {took:.0f} ms, model {info.model!r}, engine {engine}"
+                self._book.write("info", "manager", what)
+                self._listeners.tell("started", info)
+            case ServerState.STOPPING:
+                self._book.write("info", "manager", "stopping")
+            case ServerState.STOPPED:
+                self._listeners.tell("stopped", info)
+            case ServerState.CRASHED if self._life.error is not None:
+                self._book.write("error", "manager", f"crashed: {self._life.error.message}")
+                self._listeners.tell("crashed", self._life.error)
+            case _:
+                pass
 
     def _on_output(self, stream: str, data: bytes) -> None:
         self._book.write_output(stream, data)
@@ -361,8 +298,10 @@ class DiffusionServerManager:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Completed | Failed | Cancelled):
-            for stream in ("stdout", "stderr"):
-                self._book.write_output(stream, b"\n")  # the engine has ended, also in the middle of a line
+            parts = self._life.parts
+            if parts is None or not parts.service.busy:
+                for stream in ("stdout", "stderr"):  # the engine has ended, also in the middle of a line
+                    self._book.write_output(stream, b"\n")
             what = type(event).__name__.lower()
             why = f": {event.error.code}" if isinstance(event, Failed) else ""
             self._book.write(

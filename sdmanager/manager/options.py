@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypedDict
+from typing import Final, Literal, TypedDict
 
 from sdmanager.errors import InvalidRequestError
 from sdmanager.generation import COUNT_MAX, MemoryPlan
 from sdmanager.logbook import Level, check_level
+from sdmanager.models import ModelFiles
 from sdmanager.server import DoorPolicy
 
-if TYPE_CHECKING:
-    import os
-
-    from sdmanager.models import ModelFiles
-
 DEFAULT_PORT: Final = 8081
-_QUEUE_MAX: Final = 1000
+_QUEUE_MAX: Final = 100
 _THREADS_MAX: Final = 1024
 _VRAM_GIB_MAX: Final = 4096.0
 
@@ -105,10 +102,10 @@ class StartOptions:
             raise InvalidRequestError(f"start() has no option {', '.join(sorted(unknown))}.")
         given = fields.get("port", DEFAULT_PORT)
         port = 0 if given == "auto" else _within("port", given, 1, 65535)
-        host = fields.get("host", "127.0.0.1")
-        threads, budget = fields.get("threads"), fields.get("vram_budget")
-        if budget is not None and not 0 < budget <= _VRAM_GIB_MAX:  # refuses what is no number, too
-            raise InvalidRequestError("vram_budget must be a number of GiB above 0.")
+        host = _text("host", fields.get("host", "127.0.0.1"))
+        token, threads = fields.get("token"), fields.get("threads")
+        if not isinstance(model, str | os.PathLike | ModelFiles | None):
+            raise InvalidRequestError("The model is none: give a name, a path, or ModelFiles.")
         return cls(
             model=model,
             port=port,
@@ -116,23 +113,25 @@ class StartOptions:
             policy=DoorPolicy.build(
                 host,
                 port,
-                token=fields.get("token"),
-                allow_origin=fields.get("allow_origin", ()),
-                allow_host=fields.get("allow_host", ()),
+                token=None if token is None else _text("token", token),
+                allow_origin=_texts("allow_origin", fields.get("allow_origin", ())),
+                allow_host=_texts("allow_host", fields.get("allow_host", ())),
             ),
             plan=MemoryPlan(
-                offload_to_cpu=fields.get("offload_to_cpu", False),
-                clip_on_cpu=fields.get("clip_on_cpu", False),
-                vae_on_cpu=fields.get("vae_on_cpu", False),
-                vae_tiling=fields.get("vae_tiling", False),
-                diffusion_flash_attention=fields.get("diffusion_flash_attention", False),
-                max_vram_gib=budget,
+                offload_to_cpu=_flag("offload_to_cpu", fields.get("offload_to_cpu", False)),
+                clip_on_cpu=_flag("clip_on_cpu", fields.get("clip_on_cpu", False)),
+                vae_on_cpu=_flag("vae_on_cpu", fields.get("vae_on_cpu", False)),
+                vae_tiling=_flag("vae_tiling", fields.get("vae_tiling", False)),
+                diffusion_flash_attention=_flag(
+                    "diffusion_flash_attention", fields.get("diffusion_flash_attention", False)
+                ),
+                max_vram_gib=_gib("vram_budget", fields.get("vram_budget")),
             ),
             threads=None if threads is None else _within("threads", threads, 1, _THREADS_MAX),
             batch_size=_within("batch_size", fields.get("batch_size", 1), 1, COUNT_MAX),
             queue=_within("queue", fields.get("queue", 0), 0, _QUEUE_MAX),
-            force_validation=fields.get("force_validation", False),
-            log_level=check_level(fields.get("log_level", "info")),
+            force_validation=_flag("force_validation", fields.get("force_validation", False)),
+            log_level=check_level(_text("log_level", fields.get("log_level", "info"))),
         )
 
 
@@ -142,3 +141,29 @@ def _within(name: str, value: object, least: int, most: int) -> int:
             f"{name} is out of range.", hint=f"It is a whole number from {least} to {most:,}."
         )
     return value
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidRequestError(f"{name} must be a string.")
+    return value
+
+
+def _texts(name: str, values: object) -> tuple[str, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):  # a string is a sequence of strings, too
+        raise InvalidRequestError(f"{name} must be a list of strings.")
+    return tuple(_text(name, value) for value in values)
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidRequestError(f"{name} must be True or False.")
+    return value
+
+
+def _gib(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _VRAM_GIB_MAX:
+        raise InvalidRequestError(f"{name} must be a number of GiB above 0.")
+    return float(value)

@@ -15,8 +15,7 @@ from sdmanager.threads import in_thread
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Awaitable, Callable
 
     from sdmanager.binaries import EngineProgress
     from sdmanager.generation import EventCallback, ImageRequest
@@ -36,6 +35,7 @@ class Parts:
     Attributes:
         generator: Draws.
         service: Takes requests and has them drawn one at a time.
+        check: Raises what the engine, the model or the pictures of a request make impossible.
         http: Shows the service.
         token: What clients must show, or None.
         started_at: Milliseconds since the epoch.
@@ -43,6 +43,7 @@ class Parts:
 
     generator: LocalGenerator
     service: GenerationService
+    check: Callable[[ImageRequest], Awaitable[None]]
     http: HttpServer
     token: str | None
     started_at: int
@@ -82,19 +83,20 @@ async def assemble(
     )  # fmt: skip
     stack.push_async_callback(generator.aclose)
     await generator.prepare(force_validation=options.force_validation)
-    registry = await in_thread(_registry, settings.generations_dir, str(options.port or "auto"))
-    stack.callback(registry.destroy)
-
-    def accept(request: ImageRequest) -> ImageRequest:
-        request = request.with_defaults(count=options.batch_size)
-        generator.check(request)
-        return request
+    if generator.model is not None:
+        await in_thread(generator.model.check_formats)  # now, and not with the first request
+    registry = await _registry(settings, str(options.port or "auto"), stack)
 
     service = GenerationService(
-        generator, registry, queue_size=options.queue, accept=accept, on_event=on_event
+        generator, registry, queue_size=options.queue, count=options.batch_size, on_event=on_event
     )
+
+    async def check(request: ImageRequest) -> None:
+        await check_input_images(request)
+        await in_thread(generator.check, request)  # it may look for LoRAs
+
     policy = dataclasses.replace(options.policy, port=sock.getsockname()[1])
-    http = HttpServer(Face(service, info, check_input_images), sock, policy)
+    http = HttpServer(Face(service, info, check), sock, policy)
     stack.push_async_callback(http.aclose)
     # Taken down before the connections, so that who watches a generation is told that it was cancelled.
     stack.push_async_callback(service.aclose)
@@ -103,16 +105,20 @@ async def assemble(
     await http.start()
     # From here on; before, its failure would be that of the start.
     sweeping.add_done_callback(lambda task: _report(task, on_crash))
-    return Parts(generator, service, http, options.policy.token, int(time.time() * 1000))
+    return Parts(generator, service, check, http, options.policy.token, int(time.time() * 1000))
 
 
-def _registry(parent: Path, name: str) -> GenerationRegistry:
+async def _registry(settings: Settings, name: str, stack: contextlib.AsyncExitStack) -> GenerationRegistry:
     """The registry of a server, with what an earlier one of that name left."""
-    tries = 0
+    tries, keep = 0, GenerationRegistry.from_environment().ttl
     while True:
-        registry = GenerationRegistry.from_environment(free_folder(parent, name))
+        folder = await in_thread(free_folder, settings.generations_dir, name, keep=keep)
+        registry = GenerationRegistry.from_environment(folder)
+        stack.callback(
+            registry.destroy
+        )  # before it is opened: a start that is aborted must not keep the lock
         try:
-            registry.open()
+            await in_thread(registry.open)
         except StorageError:
             tries += 1
             if tries == _FOLDER_TRIES:

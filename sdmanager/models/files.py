@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import InvalidRequestError, ModelCorruptError, ModelNotFoundError
 from sdmanager.files import expanded
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sdmanager.settings import Settings
+
+_HEAD_BYTES: Final = 9
 
 
 class Role(StrEnum):
@@ -126,6 +128,33 @@ class ModelFiles:
                 raise ModelNotFoundError(f"{what} may not be read.", details=details)
             if size == 0:
                 raise ModelCorruptError(f"{what} is empty.", details=details)
+
+    def check_formats(self) -> None:
+        """See that every file begins like one that an engine can read, which a page of an error, say, does not.
+
+        Raises:
+            ModelCorruptError: One is neither safetensors nor GGUF nor a checkpoint.
+            ModelNotFoundError: One cannot be read.
+        """
+        self.check()
+        for role, path in self.files.items():
+            details = {"role": str(role), "path": str(path)}
+            what = f"The {role.replace('_', ' ')} file {path.name!r}"
+            try:
+                with path.open("rb") as file:
+                    head = file.read(_HEAD_BYTES)
+            except OSError as exc:
+                raise ModelNotFoundError(f"{what} cannot be read: {exc.strerror}.", details=details) from exc
+            if not _is_model(head):
+                raise ModelCorruptError(
+                    f"{what} is neither safetensors nor GGUF nor a checkpoint.", details=details
+                )
+
+
+def _is_model(head: bytes) -> bool:
+    # safetensors: the length of a JSON header, then the header. Checkpoints: a zip, or a bare pickle.
+    is_safetensors = len(head) == _HEAD_BYTES and head[8:9] == b"{"
+    return is_safetensors or head.startswith((b"GGUF", b"PK\x03\x04", b"\x80"))
 
 
 def resolve_model(model: str | os.PathLike[str] | ModelFiles | None, settings: Settings) -> ModelFiles:

@@ -169,6 +169,8 @@ class Child:
             logger.warning("output of %d cut: a process outside its group holds the pipe", self.pid)
         code, signal = self._process.close()
         self._final.set_result(ExitStatus(code, signal, self._outcome))
+        # The child and its process hold each other: what the callbacks hold must not wait for the collector.
+        self._callbacks = {}
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -10,13 +10,16 @@ if TYPE_CHECKING:
 # Read by the shell that guards a child, before the child is there.
 _SHELL_SETTINGS = frozenset({"BASHOPTS", "BASH_ENV", "ENV", "SHELLOPTS"})
 
+# What clients of our server must show is no business of a program that we start.
+_SECRETS = frozenset({"SDMANAGER_TOKEN"})
+
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Build the environment of a child.
 
     It is a copy of this process's environment in which numbers are printed with a decimal point, without
-    what configures this process's own interpreter. LD_PRELOAD stays: whoever set it (an allocator, a
-    profiler, a driver shim) means the engine at least as much as this process.
+    what configures this process's own interpreter, and without secrets of ours. LD_PRELOAD stays: whoever
+    set it (an allocator, a profiler, a driver shim) means the engine at least as much as this process.
 
     Args:
         extra: Variables to add; they win over everything else.
@@ -27,7 +30,9 @@ def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("PYTHON") and name != "__PYVENV_LAUNCHER__" and name not in _SHELL_SETTINGS
+        if not name.startswith("PYTHON")
+        and name != "__PYVENV_LAUNCHER__"
+        and name not in _SHELL_SETTINGS | _SECRETS
     }
     _use_decimal_point(environment)
     _restore_library_path(environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .asking import answers as answers
 from .face import Face as Face
 from .http import HttpServer as HttpServer
 from .http import bind as bind
@@ -11,4 +12,14 @@ from .schemas import EngineInfo as EngineInfo
 from .schemas import ErrorInfo as ErrorInfo
 from .schemas import ServerInfo as ServerInfo
 
-__all__ = ("DoorPolicy", "EngineInfo", "ErrorInfo", "Face", "HttpServer", "ServerInfo", "bind", "is_loopback")
+__all__ = (
+    "DoorPolicy",
+    "EngineInfo",
+    "ErrorInfo",
+    "Face",
+    "HttpServer",
+    "ServerInfo",
+    "answers",
+    "bind",
+    "is_loopback",
+)

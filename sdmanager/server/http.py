@@ -119,7 +119,11 @@ class HttpServer:
         connections = Connections(self._runner.server)
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(connections, sock=self._sock, backlog=_BACKLOG)
+            # In two steps: cancelled within one, asyncio would leave a server behind that nobody can close.
+            self._server = await loop.create_server(
+                connections, sock=self._sock, backlog=_BACKLOG, start_serving=False
+            )
+            await self._server.start_serving()
         except OSError as exc:
             raise _refused(exc, self.port) from exc
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sdmanager.engine.local import _PATIENCE
 from sdmanager.engine.patience import Patience, Watch
 from sdmanager.process import Activity
 
@@ -83,3 +84,13 @@ def test_a_larger_model_gets_more_time(on_gpu: bool) -> None:
 
 def test_the_first_use_of_a_gpu_may_compile_its_programs() -> None:
     assert Patience.for_model(0, on_gpu=True).work > Patience.for_model(0, on_gpu=False).work
+
+
+def test_what_draws_for_a_caller_may_compute_for_ever_but_not_sit_idle() -> None:
+    watch = Watch(_PATIENCE, 0.0)
+    busy = [Activity(cpu_seconds=now, read_bytes=0, waits_for_disk=False) for now in range(0, 100_000, 10)]
+    assert not any(watch.feed(activity.cpu_seconds, 0, activity) for activity in busy)
+    idle = busy[-1]
+    reasons = [watch.feed(idle.cpu_seconds + seconds, 0, idle) for seconds in range(10, 700, 10)]
+    assert reasons[55] is None
+    assert "no sign of life" in reasons[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import json
 import os
@@ -817,3 +818,45 @@ def test_a_thousand_results_of_a_megabyte_take_no_more_than_20_mb(opened, tmp_pa
     assert registry.size() == 1003
     assert psutil.Process().memory_info().rss - before <= 20 * 10**6
     registry.clear()
+
+
+def test_a_record_that_cannot_be_read_now_is_not_thrown_away(opened, folder, monkeypatch, caplog):
+    kept, other = opened().create(), opened().create()
+    registry = opened()
+    read = type(folder).read_bytes
+
+    def too_many_files(path):
+        if kept.id in str(path):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return read(path)
+
+    monkeypatch.setattr(type(folder), "read_bytes", too_many_files)
+    registry = opened()
+    assert registry.get_all_ids() == (other.id,)
+    assert "left alone" in caplog.text
+    monkeypatch.undo()
+    assert set(opened().get_all_ids()) == {kept.id, other.id}
+
+
+def test_folders_that_cannot_be_locked_are_passed_over_but_not_for_ever(tmp_path, monkeypatch):
+    (tmp_path / "8081" / ".lock").mkdir(parents=True)
+    assert free_folder(tmp_path, "8081") == tmp_path / "8081-2"
+    (tmp_path / "8081-2" / ".lock").mkdir(parents=True)
+    monkeypatch.setattr("sdmanager.jobs._lock._FOLDERS_MAX", 3)
+    with pytest.raises(StorageError):
+        free_folder(tmp_path, "8081")
+
+
+def test_results_that_are_kept_for_long_are_not_forgotten_after_a_day(tmp_path):
+    old = GenerationRegistry(tmp_path / "8081", ttl=7 * 86400)
+    old.open()
+    generation = old.create()
+    old.update(generation.id, status=CANCELLED)
+    old.destroy()
+    two_days_on = time.time() + 2 * 86400
+    free_folder(tmp_path, "8082", keep=old.ttl, wall=lambda: two_days_on)
+    again = GenerationRegistry(tmp_path / "8081", ttl=7 * 86400)
+    assert again.open() == 1
+    again.destroy()
+    free_folder(tmp_path, "8082", wall=lambda: two_days_on)
+    assert not (tmp_path / "8081").exists()

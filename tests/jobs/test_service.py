@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 
 import pytest
 from scripted_generator import ScriptedGenerator, preview, progress, result_of
@@ -14,12 +16,11 @@ from sdmanager.errors import (
     GenerationCancelledError,
     GenerationNotFoundError,
     IdempotencyKeyError,
-    InvalidRequestError,
     ServerBusyError,
     ServerNotRunningError,
     StorageError,
 )
-from sdmanager.generation import Completed, ImageRequest, Queued, Stage
+from sdmanager.generation import Completed, Failed, ImageRequest, Queued, Stage
 from sdmanager.jobs import GenerationRegistry, GenerationService, Status
 
 
@@ -386,19 +387,111 @@ async def test_two_hundred_equal_keys_are_one_run(make, generator):
     assert len(generator.requests) == 1
 
 
-async def test_what_is_not_accepted_leaves_nothing(make, generator):
-    def accept(request: ImageRequest) -> ImageRequest:
-        if request.sampler:
-            raise InvalidRequestError("The engine knows no such sampler.")
-        return request.with_defaults(count=2)
-
-    service = make(accept=accept)
-    with pytest.raises(InvalidRequestError):
-        service.submit(request(sampler="nope"))
-    assert service.registry.size() == 0
+async def test_the_count_of_a_request_that_does_not_say(make, generator):
+    service = make(count=3, queue_size=1)
     service.submit(request())
+    service.submit(request(count=1))
+    generator.finish()
     await settle()
-    assert generator.requests[0].count == 2
+    for _ in range(100):
+        if len(generator.requests) == 2:
+            break
+        await asyncio.sleep(0.01)
+    assert [asked.count for asked in generator.requests] == [3, 1]
+
+
+async def test_want_of_a_place_is_known_before_anything_is_read(make, generator):
+    service = make()
+    service.refuse_if_full()
+    known = service.submit(request(), key="k")
+    with pytest.raises(ServerBusyError):
+        service.refuse_if_full()
+    service.refuse_if_full("k")
+    await service.cancel(known.id)
+    service.refuse_if_full()
+    await service.aclose()
+    with pytest.raises(ServerNotRunningError):
+        service.refuse_if_full()
+
+
+async def test_a_second_cancellation_does_not_leave_before_the_end(make, generator):
+    class Slow(ScriptedGenerator):
+        async def generate(self, request, on_event=None):
+            try:
+                return await super().generate(request, on_event)
+            finally:
+                await asyncio.sleep(0.1)  # an engine that takes its time to die
+                self.running = 0
+
+    slow = Slow()
+    service = GenerationService(slow, make().registry)
+    task = asyncio.create_task(service.draw(request()))
+    await settle()
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0.01)
+    assert not task.done()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not service.busy
+
+
+async def test_closing_a_full_queue_is_told_once_each(make, generator):
+    service = make(queue_size=100)
+    ids = [service.submit(request()).id for _ in range(101)]
+    before = service.hub.last_number
+    await service.aclose()
+    assert service.hub.last_number - before == 101
+    assert {service.get(id_).status for id_ in ids} == {Status.CANCELLED}
+
+
+async def test_callbacks_that_raise_in_the_queue_leave_the_places_right(make, generator):
+    service = make(queue_size=5)
+    service.submit(request())
+
+    def broken(event) -> None:
+        raise ZeroDivisionError
+
+    drawing = [asyncio.create_task(service.draw(request(), broken)) for _ in range(2)]
+    await asyncio.sleep(0)
+    last = service.submit(request())
+    outcomes = await asyncio.gather(*drawing, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError] * 2
+    assert service.get(last.id).position == 1
+    assert (await service.cancel(last.id)).status is Status.CANCELLED
+
+
+async def test_a_failure_that_is_kept_does_not_keep_the_request(make, generator):
+    service = make()
+    asked = request(init_image=b"x" * 1000)
+    gone = weakref.ref(asked)
+    generation = service.submit(asked)
+    del asked
+    await settle()
+    generator.finish(EngineCrashedError("It crashed.", details={"signal": 11}))
+    await service.wait(generation.id)
+    generator.requests.clear()
+    await settle()
+    gc.collect()
+    failed = [item.event for item in service.hub.since(0) if isinstance(item.event, Failed)]
+    assert (failed[0].error.details, failed[0].error.__traceback__) == ({"signal": 11}, None)
+    assert gone() is None
+
+
+async def test_elapsed_never_falls(make, generator):
+    service = make(queue_size=1)
+    service.submit(request())
+    second = service.submit(request()).id
+    feed = service.feed(second)
+    await asyncio.sleep(0.02)
+    generator.finish()
+    await asyncio.sleep(0.05)
+    generator.tell(progress(1), preview(1))
+    generator.finish()
+    await service.wait(second)
+    elapsed = [item.event.elapsed for item in feed.since(0)]
+    assert elapsed == sorted(elapsed)
+    assert elapsed[-1] > 0.02
 
 
 async def test_what_cannot_be_written_down_is_not_accepted(make, generator, registry, monkeypatch):

@@ -7,23 +7,27 @@ import contextlib
 import gc
 import os
 import socket
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from sdmanager import DiffusionServerManager, GenerationRegistry, ImageRequest
+from sdmanager import DiffusionServerManager, GenerationRegistry, ImageRequest, LocalGenerator
 from sdmanager.errors import (
     GenerationNotFoundError,
     InvalidRequestError,
+    ModelCorruptError,
     ModelNotFoundError,
     PortInUseError,
     ServerAlreadyRunningError,
+    ServerError,
     ServerNotRunningError,
     StorageError,
 )
 from sdmanager.manager import ServerState
 from sdmanager.manager.states import NEXT_STATES
+from sdmanager.server import HttpServer
 
 SMALL = {"width": 64, "height": 64, "steps": 3}
 LONG = {"width": 512, "height": 512, "steps": 1000}
@@ -242,16 +246,76 @@ async def test_stop_during_start_aborts_it_and_leaves_no_process(never_starting)
     assert never_starting.status is ServerState.STOPPED
 
 
-@pytest.mark.parametrize("turns", range(1, 40, 3))
-async def test_stop_at_any_moment_of_a_start(manager, turns):
+@pytest.mark.parametrize("turns", [1, 2, 5, 20])
+async def test_stop_early_in_a_start(manager, turns):
     starting = asyncio.create_task(manager.start(port="auto"))
     for _ in range(turns):
         await asyncio.sleep(0)
     await manager.stop()
-    outcome = (await asyncio.gather(starting, return_exceptions=True))[0]
-    assert isinstance(outcome, ServerNotRunningError) or outcome.port
+    with pytest.raises(ServerNotRunningError):
+        await starting
     assert manager.status is ServerState.STOPPED
     await manager.start(port="auto")
+
+
+@pytest.mark.parametrize("turns", range(5))
+@pytest.mark.parametrize("step", ["LocalGenerator.prepare", "GenerationRegistry.open", "HttpServer.start"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_stop_at_every_step_of_a_start(manager, monkeypatch, step, moment, turns):
+    """The step is the real one; the stop is asked for just before or after it, and so many turns of the loop pass."""
+    kind, name = {
+        "LocalGenerator.prepare": (LocalGenerator, "prepare"),
+        "GenerationRegistry.open": (GenerationRegistry, "open"),
+        "HttpServer.start": (HttpServer, "start"),
+    }[step]
+    real, stops, loop = getattr(kind, name), [], asyncio.get_running_loop()
+
+    def stop_soon() -> None:
+        stops.append(loop.create_task(manager.stop()))
+
+    if name == "open":  # it is called in a thread
+
+        def stepping(self):
+            if moment == "before":
+                loop.call_soon_threadsafe(stop_soon)
+            outcome = real(self)
+            if moment == "after":
+                loop.call_soon_threadsafe(stop_soon)
+            return outcome
+
+    else:
+
+        async def stepping(self, **options):
+            if moment == "before":
+                stop_soon()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            outcome = await real(self, **options)
+            if moment == "after":
+                stop_soon()
+            return outcome
+
+    monkeypatch.setattr(kind, name, stepping)
+    with pytest.raises(ServerNotRunningError):
+        await manager.start(port="auto")
+    await asyncio.gather(*stops)
+    assert manager.status is ServerState.STOPPED
+    monkeypatch.undo()
+    await manager.start(port="auto")
+    assert await manager.is_healthy()
+
+
+async def test_an_aborted_start_keeps_no_folder(manager, settings, monkeypatch):
+    opened = GenerationRegistry.open
+    monkeypatch.setattr(GenerationRegistry, "open", lambda self: (opened(self), time.sleep(0.1))[0])
+    port = free_port()
+    starting = asyncio.create_task(manager.start(port=port))
+    await eventually(lambda: (settings.generations_dir / str(port)).exists())
+    await manager.stop()
+    monkeypatch.undo()
+    await manager.start(port=port)
+    assert [path.name for path in settings.generations_dir.iterdir()] == [str(port)]
+    await asyncio.gather(starting, return_exceptions=True)
 
 
 @pytest.mark.parametrize("stage", ["queued", "spawned", "loading", "diffusion", "decoding"])
@@ -335,21 +399,76 @@ async def test_listeners_hear_of_the_life_and_a_broken_one_harms_nothing(manager
     assert caplog.text.count("a callback for") == 3
 
 
-async def test_a_part_that_fails_while_it_runs_is_a_crash(manager, monkeypatch):
+@pytest.mark.parametrize("then", ["start", "stop"])
+async def test_a_part_that_fails_while_it_runs_is_a_crash_of_all(manager, monkeypatch, caplog, then):
+    """Nothing may go on to serve or to draw in the name of a server that has crashed."""
+    fail = asyncio.Event()
+
     async def fails(self) -> None:
-        await asyncio.sleep(0.01)
+        await fail.wait()
         raise RuntimeError("the disk is on fire")
 
     monkeypatch.setattr(GenerationRegistry, "sweep_forever", fails)
-    await manager.start(port="auto")
+    port = (await manager.start(port=free_port())).port
+    await manager.submit("x", **LONG)
+    await eventually(engines)
     monkeypatch.undo()
+    fail.set()
     await eventually(lambda: manager.status is ServerState.CRASHED)
-    assert manager.info().error.code == "SERVER_ERROR"
+    error = manager.info().error
+    assert error.code == "SERVER_ERROR"
+    assert "fire" not in error.message
     with pytest.raises(ServerNotRunningError):
         await manager.submit("x")
-    await manager.stop()
-    await manager.start(port="auto")
+    if then == "stop":
+        await manager.stop()
+        assert engines() == []
+    info = await manager.start(port=port)
+    assert engines() == []
     assert await manager.is_healthy()
+    assert (info.port, info.error) == (port, None)
+    assert "the disk is on fire" in caplog.text
+
+
+def test_another_event_loop_is_told_that_it_is_another(settings):
+    manager = DiffusionServerManager(settings)
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(manager.start(port="auto"))
+
+        async def elsewhere() -> None:
+            for call in (manager.is_healthy, manager.stop, manager.start, lambda: manager.submit("x")):
+                with pytest.raises(ServerError, match="another event loop"):
+                    await call()
+
+        asyncio.run(elsewhere())
+        loop.run_until_complete(manager.stop())
+    finally:
+        loop.close()
+    asyncio.run(started_and_stopped(manager))
+
+
+async def started_and_stopped(manager) -> None:
+    await manager.start(port="auto")
+    await manager.stop()
+
+
+def test_only_what_happens_can_be_listened_to(settings):
+    manager = DiffusionServerManager(settings)
+
+    async def coroutine(_) -> None: ...
+
+    for what, callback in (("start", print), ("generation", coroutine)):
+        with pytest.raises(InvalidRequestError):
+            manager.on(what, callback)
+
+
+async def test_a_file_that_is_no_model_is_seen_at_the_start(manager, tmp_path):
+    page = tmp_path / "model.gguf"
+    page.write_text("<html>404 Not Found</html>")
+    with pytest.raises(ModelCorruptError):
+        await manager.start(page, port="auto")
+    assert manager.status is ServerState.CRASHED
 
 
 async def test_logs_hold_what_the_manager_did_and_what_the_engine_said(manager, settings):
@@ -384,7 +503,11 @@ async def test_a_folder_that_cannot_be_written_is_a_typed_error(settings):
     [
         {"port": 0}, {"port": 65536}, {"port": "8081"}, {"port": True}, {"queue": -1}, {"queue": 1.5},
         {"batch_size": 0}, {"batch_size": 6}, {"threads": 0}, {"vram_budget": 0}, {"vram_budget": float("nan")},
-        {"host": "0.0.0.0"}, {"token": ""}, {"allow_origin": ["*"]}, {"allow_origin": ["null"]}, {"colour": "red"},
+        {"host": "0.0.0.0"}, {"host": None}, {"host": 5}, {"token": 123}, {"token": b"x"}, {"vram_budget": "8"},
+        {"vram_budget": True}, {"vae_tiling": "no"}, {"force_validation": 1}, {"allow_origin": "http://a.example"},
+        {"allow_host": "pc"}, {"allow_host": None}, {"allow_host": [5]}, {"log_level": "loud"}, {"log_level": 3},
+        {"model": 5}, {"model": b"x"}, {"token": ""}, {"allow_origin": ["*"]}, {"allow_origin": ["null"]},
+        {"colour": "red"},
     ],
     ids=str,
 )  # fmt: skip

@@ -100,12 +100,12 @@ async def serving(generator, folder=None, *, queue_size=0, policy=None, clock=ti
     registry = GenerationRegistry(folder, clock=clock)
     registry.open()
 
-    def accept(request: ImageRequest) -> ImageRequest:
+    async def check(request: ImageRequest) -> None:
+        await check_input_images(request)
         if isinstance(generator, LocalGenerator):
             generator.check(request)
-        return request
 
-    service = GenerationService(generator, registry, queue_size=queue_size, accept=accept)
+    service = GenerationService(generator, registry, queue_size=queue_size)
     sock = bind("127.0.0.1", "auto")
     port = sock.getsockname()[1]
     facts = {
@@ -116,7 +116,7 @@ async def serving(generator, folder=None, *, queue_size=0, policy=None, clock=ti
     def info_now() -> ServerInfo:
         return ServerInfo(**facts, busy=service.busy, waiting=service.waiting, queue_size=service.queue_size)
 
-    face = Face(service=service, info=info_now, check_images=check_input_images)
+    face = Face(service, info_now, check)
     server = HttpServer(face, sock, DoorPolicy.build("127.0.0.1", port, **(policy or {})))
     await server.start()
     client = aiohttp.ClientSession(server.url)

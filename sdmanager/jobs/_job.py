@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from .feed import Feed
+
+if TYPE_CHECKING:
+    from sdmanager.generation import Event, EventCallback, GenerationResult, ImageRequest
+
+
+class Job:
+    """One generation that has not ended."""
+
+    def __init__(self, generation_id: str, request: ImageRequest, on_event: EventCallback | None) -> None:
+        self.id = generation_id
+        self.request = request
+        self.on_event = on_event
+        self.feed = Feed()
+        self.began = time.monotonic()
+        self.sequence = 0
+        self.position: int | None = None
+        self.drawing: asyncio.Task[GenerationResult] | None = None
+        self.result: GenerationResult | None = None
+        self.whole: Event | None = None
+        self.saving = False
+        self.cancelled = False
+        self.ended: asyncio.Future[GenerationResult] = asyncio.get_running_loop().create_future()
+        # Often nobody asks how it ended; the registry knows.
+        self.ended.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    def stamp(self) -> dict[str, Any]:
+        """What the next event carries, whoever it comes from."""
+        self.sequence += 1
+        elapsed = time.monotonic() - self.began
+        return {"generation_id": self.id, "sequence": self.sequence - 1, "elapsed": elapsed}
