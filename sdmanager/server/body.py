@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import math
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from aiohttp import BodyPartReader, MultipartReader, hdrs, http_exceptions, web
 
@@ -15,6 +15,8 @@ from sdmanager.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Coroutine
+
+    from aiohttp import StreamReader
 
 _T = TypeVar("_T")
 
@@ -63,8 +65,8 @@ async def read_json(
             if len(data) > image_limit:
                 raise _too_large(image_limit)
     if len(data) <= _THREAD_ABOVE:
-        return _parsed(data, limit, image_fields)
-    return await in_thread(_parsed, data, limit, image_fields)
+        return _parsed_body(data, limit, image_fields)
+    return await in_thread(_parsed_body, data, limit, image_fields)
 
 
 async def read_form(
@@ -72,6 +74,7 @@ async def read_form(
     *,
     limit: int = BODY_MAX,
     text_limit: int = JSON_MAX,
+    image_fields: Collection[str] = _IMAGE_FIELDS,
     seconds: float = BODY_SECONDS,
     stall_seconds: float = STALL_SECONDS,
 ) -> dict[str, object]:
@@ -80,7 +83,8 @@ async def read_form(
     Args:
         request: Its body must not have been read.
         limit: Bytes of the whole body.
-        text_limit: Bytes of all texts together.
+        text_limit: Bytes of all texts together, those under ``image_fields`` not counted.
+        image_fields: Names of parts that may hold images, also as texts in base64.
         seconds: For the whole body.
         stall_seconds: Between two pieces of it.
 
@@ -95,7 +99,7 @@ async def read_form(
     form: dict[str, object] = {}
     text_left = text_limit
     async with _reading(request, limit, seconds):
-        reader = MultipartReader(request.headers, request.content)
+        reader = MultipartReader(request.headers, cast("StreamReader", _Limited(request.content, limit)))
         while part := await _in_time(reader.next(), stall_seconds):
             if not isinstance(part, BodyPartReader) or not part.name:
                 raise InvalidRequestError("A part of the form has no name, or parts of its own.")
@@ -106,17 +110,50 @@ async def read_form(
                     "A part of the form is encoded.", hint="Send its bytes as they are."
                 )
             is_text = part.filename is None
+            is_counted = is_text and part.name not in image_fields
             data = bytearray()
             while not part.at_eof():
                 data += await _in_time(part.read_chunk(_CHUNK), stall_seconds)
-                if request.content.total_bytes > limit:
-                    raise _too_large(limit)
-                if is_text and len(data) > text_left:
+                if is_counted and len(data) > text_left:
                     raise _too_large(text_limit)
-            if is_text:
+            if is_counted:
                 text_left -= len(data)
             form[part.name] = data.decode() if is_text else bytes(data)
     return form
+
+
+def parsed(text: str) -> object:
+    """What JSON means, without guessing.
+
+    Raises:
+        ValueError: It is no JSON, or has a key twice, a number that JSON has not, or half a surrogate pair.
+        RecursionError: It is too deep.
+    """
+    value: object = json.loads(
+        text, object_pairs_hook=_object, parse_constant=_no_number, parse_float=_finite_number
+    )
+    # Half a surrogate pair has no UTF-8, and would fail wherever it is written.
+    if "\\ud" in text or "\\uD" in text:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+class _Limited:
+    """A stream that cannot be used any more once it has brought too much.
+
+    The parts of a form do not tell: what stands before and between them is read without them.
+    """
+
+    def __init__(self, content: StreamReader, limit: int) -> None:
+        self._content = content
+        self._limit = limit
+
+    def __getattr__(self, name: str) -> object:
+        if (
+            getattr(self._content, "total_bytes", 0) > self._limit
+        ):  # without a body, older aiohttp does not count
+            raise _too_large(self._limit)
+        return getattr(self._content, name)
 
 
 @contextlib.asynccontextmanager
@@ -155,21 +192,15 @@ def _too_large(limit: int) -> BodyTooLargeError:
     )
 
 
-def _parsed(data: bytearray, limit: int, image_fields: Collection[str]) -> dict[str, object]:
+def _parsed_body(data: bytearray, limit: int, image_fields: Collection[str]) -> dict[str, object]:
     # Images have none of these, so that a body within the limits cannot have more. Each may become an object of
     # a hundred bytes.
     if len(data) > limit and sum(map(data.count, (b",", b"[", b"{"))) > limit:
         raise _too_large(limit)
     try:
-        text = data.decode()
-        value = json.loads(
-            text, object_pairs_hook=_object, parse_constant=_no_number, parse_float=_finite_number
-        )
+        value = parsed(data.decode())
         if not isinstance(value, dict):
             raise InvalidRequestError("The body of the request is no JSON object.")
-        # Half a surrogate pair has no UTF-8, and would fail wherever it is written.
-        if "\\ud" in text or "\\uD" in text:
-            json.dumps(value, ensure_ascii=False).encode()
         if len(data) > limit:
             images = [key for key in image_fields if isinstance(value.get(key), str)]
             rest = {key: value[key] for key in value.keys() - images}

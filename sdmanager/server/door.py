@@ -30,10 +30,9 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("sdmanager.server")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
 _PREFLIGHT = {
-    hdrs.ACCESS_CONTROL_ALLOW_METHODS: _METHODS,
-    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, Idempotency-Key, Last-Event-ID",
+    hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, HEAD, POST, DELETE, OPTIONS",
+    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID",
     hdrs.ACCESS_CONTROL_MAX_AGE: "600",
 }
 _READABLE_HEADERS = "ETag, Idempotency-Replayed, Location, Retry-After"
@@ -57,6 +56,7 @@ def install_door(app: web.Application, policy: DoorPolicy) -> None:
         policy: What is let in.
     """
     app.middlewares.append(_middleware(policy))
+    _judge_expectations(app, policy)
 
     async def dress(request: web.Request, response: web.StreamResponse) -> None:
         _dress(policy, request, response)
@@ -87,6 +87,31 @@ def _middleware(policy: DoorPolicy) -> Middleware:
     return door
 
 
+def _judge_expectations(app: web.Application, policy: DoorPolicy) -> None:
+    """Judge what has ``Expect`` before it is routed: aiohttp answers that header between routing and middlewares."""
+    resolve = app.router.resolve
+
+    async def resolve_judged(request: web.Request) -> web.UrlMappingMatchInfo:
+        expected = request.headers.getall(hdrs.EXPECT, ())
+        if not expected:
+            return await resolve(request)
+        error = judge(policy, _facts(policy, request))
+        status = None
+        if error is None:
+            if all(value.lower() in ("", "100-continue") for value in expected):
+                return await resolve(request)
+            error, status = InvalidRequestError("The request expects what this server does not do."), 417
+        answer = error_response(error, status=status)
+
+        async def refuse(_request: web.Request) -> web.StreamResponse:
+            return answer
+
+        route = web.ResourceRoute(hdrs.METH_ANY, refuse, web.PlainResource("/"), expect_handler=refuse)
+        return web.UrlMappingMatchInfo({}, route)
+
+    app.router.resolve = resolve_judged  # type: ignore[method-assign]  # there is no other place for it
+
+
 def _facts(policy: DoorPolicy, request: web.Request) -> RequestFacts:
     values = request.headers.getall
     with_token = policy.token is not None
@@ -107,8 +132,11 @@ def _facts(policy: DoorPolicy, request: web.Request) -> RequestFacts:
 
 def _options(policy: DoorPolicy, request: web.Request) -> web.Response:
     # For unknown paths, too: a page that may ask learns from the request itself that there is nothing.
+    miss = request.match_info.http_exception
+    taken = miss.allowed_methods if isinstance(miss, web.HTTPMethodNotAllowed) else ()
     listed = _listed_origin(policy, request) is not None
-    return web.Response(status=204, headers={hdrs.ALLOW: _METHODS, **(_PREFLIGHT if listed else {})})
+    headers = {hdrs.ALLOW: ", ".join(sorted({*taken, hdrs.METH_OPTIONS})), **(_PREFLIGHT if listed else {})}
+    return web.Response(status=204, headers=headers)
 
 
 def _listed_origin(policy: DoorPolicy, request: web.Request) -> str | None:

@@ -50,7 +50,11 @@ async def _preview(request: web.Request) -> web.StreamResponse:
     if item is None or not isinstance(item.event, Preview):
         return web.Response(status=204)
     preview, tag = item.event, str(item.number)
-    headers = {"X-Preview-Step": f"{preview.step}/{preview.total_steps}", hdrs.ETAG: f'"{tag}"'}
+    headers: dict[str, str] = {
+        "X-Preview-Step": f"{preview.step}/{preview.total_steps}",
+        hdrs.ETAG: f'"{tag}"',
+        hdrs.CACHE_CONTROL: "no-cache",  # kept, and asked for again with its tag
+    }
     if any(known.value in {tag, "*"} for known in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
     headers[hdrs.CONTENT_TYPE] = _MEDIA_TYPES[preview.image.format]

@@ -88,7 +88,7 @@ def openapi_json(version: str, samplers: tuple[str, ...], schedulers: tuple[str,
                     "bearer": {
                         "type": "http",
                         "scheme": "bearer",
-                        "description": "Only where the server was started with a token. GET also takes ?token=.",
+                        "description": "Only where the server has a token. GET and HEAD also take ?token=.",
                     }
                 },
             },

@@ -98,7 +98,7 @@ class DoorPolicy:
         if token is None and not is_loopback(host):
             raise InvalidRequestError(
                 "The server would be open to the network without a token.",
-                hint="Set a token, or listen on 127.0.0.1.",
+                hint="Set a token (--token, or SDMANAGER_TOKEN), or listen on 127.0.0.1.",
             )
         return cls(
             port,
@@ -167,7 +167,7 @@ def refused_host() -> RefusedError:
     """What is said to a request whose ``Host`` is missing, doubled or not ours."""
     return RefusedError(
         "The request does not name this server as its host.",
-        hint="Use http://127.0.0.1 or http://localhost with the server's port, or allow the name at its start.",
+        hint="Use http://127.0.0.1 or http://localhost with the server's port, or start it with --allow-host.",
     )
 
 
@@ -178,12 +178,14 @@ def _judge_source(policy: DoorPolicy, facts: RequestFacts) -> RefusedError | Non
         own = _is_own_origin(policy, facts.origins[0].lower(), facts.hosts[0].lower())
         if len(facts.origins) != 1 or not (listed or own):
             return RefusedError(
-                "Pages of this origin may not use the server.", hint="Allow the origin at the server's start."
+                "Pages of this origin may not use the server.",
+                hint="Start the server with --allow-origin and this origin.",
             )
     if not listed and "cross-site" in facts.fetch_sites and not _opens_the_page(facts):
         return RefusedError(
             "Pages of other sites may not use the server.",
-            hint="Allow the page's origin at the server's start.",
+            hint="Allow the page's origin at the server's start. Pages of an allowed origin must ask with CORS: their "
+            "pictures need the attribute crossorigin.",
         )
     return None
 
@@ -199,14 +201,15 @@ def _opens_the_page(facts: RequestFacts) -> bool:
 
 
 def _judge_token(policy: DoorPolicy, facts: RequestFacts) -> UnauthorizedError | None:
-    if policy.token is None:
+    token = policy.token
+    if token is None:
         return None
-    shown = list(facts.query_tokens) if facts.method == "GET" else []
+    shown = list(facts.query_tokens) if facts.method in ("GET", "HEAD") else []
     for value in facts.authorizations:
         scheme, _, rest = value.partition(" ")
         if scheme.lower() == "bearer":
             shown.append(rest.strip())
-    if len(shown) == 1 and _same(shown[0], policy.token):
+    if shown and all(_same(value, token) for value in shown):
         return None
     return UnauthorizedError("The server's token is missing or wrong.")
 

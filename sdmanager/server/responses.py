@@ -55,9 +55,9 @@ def error_body(error: SDManagerError) -> dict[str, object]:
 
 
 def protect(response: web.StreamResponse) -> None:
-    """Set the headers that every response has, where they are not set; before it is sent."""
+    """Set the headers that every response has before it is sent; what to do with it only where that is not set."""
     headers = response.headers
-    headers.setdefault(hdrs.SERVER, _NAME)
+    headers[hdrs.SERVER] = _NAME  # aiohttp's own is there already
     headers.setdefault("X-Content-Type-Options", "nosniff")
     headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
     headers.setdefault(hdrs.CACHE_CONTROL, "no-store")

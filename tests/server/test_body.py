@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from raw_http import connected, request_bytes
 
 from sdmanager.errors import SDManagerError
-from sdmanager.server.body import BODY_MAX, JSON_MAX, read_form, read_json
+from sdmanager.server.body import BODY_MAX, JSON_MAX, parsed, read_form, read_json
 from sdmanager.server.responses import json_response
 
 BOUNDARY = "frontier"
@@ -188,6 +188,42 @@ class TestForms:
             async with connected(server.port) as connection:
                 connection.send(raw)
                 assert (await connection.reply()).status == 413
+
+    async def test_pictures_in_base64_do_not_count_as_texts(self, door_serve):
+        async def small(request):
+            form = await read_form(request, **FORM_SMALL)
+            return json_response({name: len(value) for name, value in form.items()})
+
+        server = await door_serve(lambda app: app.router.add_post("/small", small))
+        pictures = [part("initImage", b"A" * 4000), part("maskImage", b"A" * 4000)]
+        fits = form(part("a", b"x" * 900), *pictures)
+        assert (await server.post(fits, FORM, "/small")).json == {
+            "a": 900,
+            "initImage": 4000,
+            "maskImage": 4000,
+        }
+        for body in (form(part("a", b"x" * 1100), *pictures), form(*pictures, part("other", b"A" * 4000))):
+            assert (await server.post(body, FORM, "/small")).status == 413
+
+    async def test_what_stands_before_the_first_part_has_a_limit_too(self, door_serve):
+        async def small(request):
+            return json_response(sorted(await read_form(request, **FORM_SMALL)))
+
+        server = await door_serve(lambda app: app.router.add_post("/small", small))
+        own = ("Host", f"127.0.0.1:{server.port}")
+        async with connected(server.port) as connection:
+            headers = [own, ("Content-Type", FORM), ("Transfer-Encoding", "chunked")]
+            connection.send(request_bytes("POST", "/small", headers))
+            for _ in range(1000):
+                connection.send(b"100\r\n" + b"nobody\r\n" * 32 + b"\r\n")
+            assert (await connection.reply()).status == 413
+
+
+def test_text_is_parsed_without_guessing():
+    assert parsed('[{"a": 1.5, "b": "\\ud83d\\udc31"}, null]') == [{"a": 1.5, "b": "🐱"}, None]
+    for text in ("", "x", '{"a": 1, "a": 1}', "[NaN]", "-Infinity", "1e999", '"\\ud800"', "9" * 5000):
+        with pytest.raises(ValueError):
+            parsed(text)
 
 
 @settings(max_examples=60)

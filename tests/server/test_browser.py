@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import chromium
@@ -11,6 +12,7 @@ from serving import GENERATIONS, serving
 from sse_client import set_times
 
 from sdmanager.engine import LocalGenerator
+from sdmanager.errors import NoImageError
 from sdmanager.settings import Settings
 
 pytestmark = pytest.mark.browser
@@ -149,6 +151,50 @@ async def test_a_websocket_comes_back_and_shows_previews(proxy, page, home: Sett
         await served.server.aclose()
         await chromium.until(page, "seen.codes.length === 2")
         assert await page.evaluate("seen.codes") == [1006, 1001]
+
+
+DOCS = Path(__file__).parent.parent.parent / "docs" / "server.md"
+ELEMENTS = """
+    document.body.innerHTML = '<img id="picture"><progress id="bar" max="100"></progress><p id="message"></p>'
+"""
+SHOWN = "document.getElementById('picture').naturalWidth === 64 && document.getElementById('picture').src"
+
+
+@pytest.mark.parametrize("token", [None, "s3cret"])
+async def test_the_page_of_the_documentation_works_as_it_is_written(
+    proxy, page, home: Settings, token
+) -> None:
+    # For the browser, "localhost" is another site than the server's address: that is the strictest case.
+    origin = proxy.origin.replace("127.0.0.1", "localhost")
+    await page.goto(origin)
+    await page.evaluate(ELEMENTS)
+    scripted = ScriptedGenerator()
+    async with serving(
+        scripted, home.generations_dir, policy={"allow_origin": [origin], "token": token}
+    ) as served:
+        (snippet,) = re.findall(r"^```js\n(.*?)^```", DOCS.read_text(), re.M | re.S)
+        assert {'"http://127.0.0.1:8081"', 'token = ""'} <= set(
+            re.findall(r'"http:[^"]+"|token = ""', snippet)
+        )
+        snippet = snippet.replace("http://127.0.0.1:8081", served.url)
+        await page.evaluate(snippet.replace('token = ""', f'token = "{token or ""}"'))
+        scripted.tell(progress(1), preview(1))
+        await chromium.until(page, f"{SHOWN}.startsWith('data:image/png')")
+        await chromium.until(page, "document.getElementById('bar').value === 20")
+        scripted.finish()
+        await chromium.until(page, f"{SHOWN}.startsWith('{served.url}')")
+        assert await page.evaluate("document.getElementById('message').textContent") == ""
+
+        for outcome, said in ((NoImageError("It drew nothing."), "It drew nothing."), (None, "Cancelled.")):
+            await page.evaluate("fields => draw(fields)", FIELDS)
+            if outcome is None:
+                (drawing,) = (
+                    found for found in served.service.registry.list() if not found.status.is_terminal
+                )
+                await served.service.cancel(drawing.id)
+            else:
+                scripted.finish(outcome)
+            await chromium.until(page, f"document.getElementById('message').textContent === '{said}'")
 
 
 async def test_a_page_of_another_origin_gets_nothing(proxy, page, home: Settings) -> None:

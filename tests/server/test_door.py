@@ -18,7 +18,8 @@ SECRET = "s3cret-t0ken"
 
 def protected(reply):
     return (
-        reply.get("X-Content-Type-Options") == "nosniff"
+        reply.get("Server") == "sdmanager"
+        and reply.get("X-Content-Type-Options") == "nosniff"
         and reply.get("Cross-Origin-Resource-Policy") == "same-origin"
     )
 
@@ -162,7 +163,9 @@ class TestOrigins:
             assert reply.get("Access-Control-Allow-Origin") == LISTED
             assert {"GET", "POST", "DELETE"} <= set(reply.get("Access-Control-Allow-Methods").split(", "))
             allowed = set(reply.get("Access-Control-Allow-Headers").split(", "))
-            assert allowed == {"Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"}
+            assert allowed == {
+                "Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID",
+            }  # fmt: skip
 
     async def test_a_strangers_preflight_is_refused_without_a_word_about_origins(self, door_serve):
         server = await door_serve(policy={"allow_origin": [LISTED]})
@@ -178,6 +181,66 @@ class TestOrigins:
             assert reply.body == b""
             assert not [name for name, _ in reply.headers if name.startswith("access-control")]
 
+    @pytest.mark.parametrize(
+        ("target", "methods"),
+        [
+            ("/json", "OPTIONS, POST"),
+            ("/things/1", "DELETE, GET, OPTIONS, POST, PUT"),
+            ("/nothing", "OPTIONS"),
+            ("*", "OPTIONS"),
+        ],
+    )
+    async def test_options_names_the_methods_that_the_path_takes(self, door_serve, target, methods):
+        server = await door_serve()
+        assert (await server.ask("OPTIONS", target)).get("Allow") == methods
+
+
+class TestExpectations:
+    """aiohttp itself answers ``Expect`` before any middleware runs."""
+
+    async def test_an_unknown_one_is_refused_in_our_shape(self, door_serve):
+        server = await door_serve(policy={"allow_origin": [LISTED]})
+        for method, target in (("GET", "/"), ("GET", "/nothing"), ("DELETE", "/json"), ("OPTIONS", "*")):
+            for expected in (["s3cret"], ["100-continue", "s3cret"]):
+                headers = [("Expect", value) for value in expected]
+                reply = await server.ask(method, target, ("Origin", LISTED), *headers)
+                assert (reply.status, reply.code) == (417, "INVALID_REQUEST")
+                assert reply.get("Content-Type") == "application/json; charset=utf-8"
+                assert reply.get("Access-Control-Allow-Origin") == LISTED
+                assert (reply.get("Server"), reply.get("X-Content-Type-Options")) == ("sdmanager", "nosniff")
+                assert b"s3cret" not in reply.body
+        assert not server.reached
+
+    async def test_a_stranger_learns_nothing_from_one(self, door_serve):
+        server = await door_serve(policy={"token": SECRET})
+        own = ("Host", f"127.0.0.1:{server.port}")
+        for target in ("/json", "/nothing"):
+            for expected in ("100-continue", "s3cret"):
+                for headers, status in (
+                    ([("Host", "evil.example")], 403),
+                    ([own, ("Origin", "http://evil.example")], 403),
+                    ([own, ("Content-Type", "application/json")], 401),
+                ):
+                    data = request_bytes("POST", target, [*headers, ("Expect", expected)], b"{}")
+                    reply = await exchange(server.port, data)
+                    assert (reply.status, protected(reply)) == (status, True)
+                    assert b"s3cret" not in reply.body
+        assert not server.reached
+
+    async def test_who_may_ask_is_told_to_go_on(self, door_serve):
+        server = await door_serve()
+        headers = [
+            ("Host", f"127.0.0.1:{server.port}"),
+            ("Content-Type", "application/json"),
+            ("Content-Length", "8"),
+            ("Expect", "100-Continue"),
+        ]
+        async with connected(server.port) as connection:
+            connection.send(request_bytes("POST", "/json", headers))
+            assert (await connection.reply()).status == 100
+            connection.send(b'{"a": 1}')
+            assert (await connection.reply()).json == {"got": {"a": 1}}
+
 
 class TestTokens:
     async def test_the_token_opens_by_header_and_for_get_by_query(self, door_serve):
@@ -185,6 +248,7 @@ class TestTokens:
         bearer = ("Authorization", f"Bearer {SECRET}")
         assert (await server.ask("GET", "/", bearer)).status == 200
         assert (await server.ask("GET", f"/?token={SECRET}")).status == 200
+        assert (await server.ask("GET", f"/?token={SECRET}", bearer)).status == 200
         assert (await server.ask("DELETE", "/", bearer)).status == 200
         assert (await server.ask("DELETE", f"/?token={SECRET}")).status == 401
 
@@ -314,7 +378,7 @@ MALFORMED = [
     b"\x00" * 100,
     b"GET / HTTP/9.9\r\n" + OWN + b"\r\n",
     b"GET / / HTTP/1.1\r\n" + OWN + b"\r\n",
-    b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n" + OWN + b"\r\n",
+    b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\n" + OWN + b"\r\n",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"CONNECT evil.example:443 HTTP/1.1\r\n" + OWN + b"\r\n",
     b"GET http://evil.example/ HTTP/1.1\r\n" + OWN + b"\r\n",
@@ -322,8 +386,8 @@ MALFORMED = [
     GET + b"Bad Header: s3cret\r\n\r\n",
     GET + b": s3cret\r\n\r\n",
     GET + b"X: s3\x00cret\r\n\r\n",
-    GET + b"X: " + b"a" * 20_000 + b"\r\n\r\n",
-    GET + b"Expect: wonders\r\n\r\n",
+    GET + b"X: " + b"a" * 40_000 + b"\r\n\r\n",
+    GET + b"Expect: s3cret\r\n\r\n",
     POST + b"Content-Length: -1\r\n\r\n",
     POST + b"Content-Length: 1x\r\n\r\n",
     POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",

@@ -207,7 +207,7 @@ async def test_the_preview_is_there_while_the_picture_forms(quick: Served, scrip
     assert first.status == 200
     assert first.headers["Content-Type"] == "image/png"
     assert first.headers["X-Preview-Step"] == "3/20"
-    assert first.headers["Cache-Control"] == "no-store"
+    assert first.headers["Cache-Control"] == "no-cache"
     tag = first.headers["ETag"]
     assert tag.startswith('"')
     Image.open(io.BytesIO(first.body)).verify()
@@ -215,6 +215,7 @@ async def test_the_preview_is_there_while_the_picture_forms(quick: Served, scrip
     for known in (tag, f'"x", {tag}', "*", f"W/{tag}"):
         same = await quick.get(path, headers={"If-None-Match": known})
         assert (same.status, same.body, same.headers["ETag"]) == (304, b"", tag)
+        assert same.headers["Cache-Control"] == "no-cache"
     other = await quick.get(path, headers={"If-None-Match": '"x"'})
     assert (other.status, other.body) == (200, first.body)
 

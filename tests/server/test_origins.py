@@ -180,6 +180,13 @@ class TestSources:
         assert judged(**cross) is RefusedError
         assert judged(fetch_sites=["none", "cross-site"]) is RefusedError
 
+    def test_a_page_of_a_listed_origin_is_told_how_to_load_pictures(self):
+        policy = DoorPolicy.build("127.0.0.1", 8081, allow_origin=[LISTED])
+        facts = RequestFacts(
+            "GET", "/x", ["127.0.0.1:8081"], fetch_sites=["cross-site"], fetch_modes=["no-cors"]
+        )
+        assert "crossorigin" in judge(policy, facts).hint
+
     @pytest.mark.parametrize("site", ["same-origin", "same-site", "none"])
     def test_what_browsers_do_for_their_user_comes_in(self, site):
         assert judged(fetch_sites=[site], fetch_modes=["cors"]) is None
@@ -200,18 +207,29 @@ class TestTokens:
     @pytest.mark.parametrize(
         "values",
         [[], [""], ["s3cret"], ["Bearer"], ["Bearer "], ["Bearer S3CRET"], ["Bearer s3cret x"], ["Basic s3cret"],
-         ["Bearer s3cret", "Bearer s3cret"], ["Bearer s3cre"], ["Bearer s3cret\udc80"], ["Bearer\ts3cret"]],
+         ["Bearer s3cret", "Bearer wrong"], ["Bearer s3cre"], ["Bearer s3cret\udc80"], ["Bearer\ts3cret"]],
     )  # fmt: skip
     def test_nothing_else_does(self, values):
         assert judged(self.policy, authorizations=values) is UnauthorizedError
 
-    def test_a_query_opens_for_get_alone(self):
-        assert judged(self.policy, query_tokens=["s3cret"]) is None
+    def test_a_query_opens_for_what_only_reads(self):
+        for method in ("GET", "HEAD"):
+            assert judged(self.policy, method=method, query_tokens=["s3cret"]) is None
         assert judged(self.policy, query_tokens=["s3cret"], authorizations=["Basic Og==", ""]) is None
-        for method in ("HEAD", "POST", "DELETE"):
+        for method in ("POST", "DELETE"):
             assert judged(self.policy, method=method, query_tokens=["s3cret"]) is UnauthorizedError
-        for tokens in (["wrong"], ["s3cret", "s3cret"], ["s3cret", "wrong"], ["töken"]):
+        for tokens in (["wrong"], ["s3cret", "wrong"], ["wrong", "s3cret"], ["töken"]):
             assert judged(self.policy, query_tokens=tokens) is UnauthorizedError
+
+    def test_it_may_be_shown_twice_but_not_with_another(self):
+        assert judged(self.policy, query_tokens=["s3cret"], authorizations=["Bearer s3cret"]) is None
+        assert judged(self.policy, query_tokens=["s3cret", "s3cret"]) is None
+        assert (
+            judged(self.policy, query_tokens=["wrong"], authorizations=["Bearer s3cret"]) is UnauthorizedError
+        )
+        assert (
+            judged(self.policy, query_tokens=["s3cret"], authorizations=["Bearer wrong"]) is UnauthorizedError
+        )
 
     def test_asking_what_is_allowed_needs_none(self):
         assert judged(self.policy, method="OPTIONS") is None
