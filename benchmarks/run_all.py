@@ -8,7 +8,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("startup", "guard", "parser", "overhead", "batch", "latency", "ensure", "download", "extraction")
+NAMES = (
+    "startup",
+    "guard",
+    "parser",
+    "overhead",
+    "batch",
+    "latency",
+    "ensure",
+    "download",
+    "extraction",
+    "server_start",
+    "server_requests",
+    "server_push",
+    "server_memory",
+)
 
 
 def main() -> None:

@@ -59,8 +59,35 @@ FIGURES = {
         "memory_growth",
     },
     "extraction": {"peak_rss_added", "throughput", "throughput_to_zipfile"},
+    "server_start": {
+        "warm_start_median",
+        "warm_start_until_answered_median",
+        "warm_start_with_its_imports_median",
+        "post_to_engine_median",
+        "post_to_engine_p95",
+    },
+    "server_requests": {
+        "get_running_to_empty_handler",
+        "polls_server_share_of_a_core",
+        "polls_client_share_of_a_core",
+        "engine_polled_to_not",
+        "engine_not_polled_to_itself",
+    },
+    "server_push": {
+        "preview_to_readers_jpeg_p95",
+        "preview_to_readers_png_p95",
+        "streams_told",
+        "event_to_last_stream_median",
+        "rss_per_stream",
+    },
+    "server_memory": {
+        "idle",
+        "idle_after_a_generation",
+        "results_added",
+        "results_fetched_added",
+    },
 }
-NEED_NO_ENGINE = ("startup", "guard", "parser", "download", "extraction")
+NEED_NO_ENGINE = ("startup", "guard", "parser", "download", "extraction", "server_push")
 
 
 def check(report: dict[str, dict[str, dict[str, object]]], name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -33,11 +34,16 @@ if TYPE_CHECKING:
 
     from sdmanager.generation import ImageRequest
 
+_logger = logging.getLogger("sdmanager.engine")
+
 # Pillow warns at more and refuses at much more; here all of them are refused.
 _PIXELS_MAX = 64 * 1024 * 1024
 
 # Not all that Pillow knows: its EPS plugin runs Ghostscript on the input.
 _INPUT_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
+_INIT = "init image"
+_MASK = "mask image"
 
 # Larger than any rounding up of a size by the engine (the largest multiple of a known family is 64).
 _ALIGN_MAX = 64
@@ -49,10 +55,15 @@ async def check_input_images(request: ImageRequest) -> None:
     Raises:
         InputImageError: One is missing, unreadable, damaged, or has far too many pixels.
 
-    If cancelled, the decoding is waited for.
+    One is decoded after the other, and only one is in memory. If cancelled, the one in hand is waited for.
     """
-    if request.init_image is not None:
-        await in_thread(open_inputs, request)
+    for source, what in ((request.init_image, _INIT), (request.mask_image, _MASK)):
+        if source is not None:
+            await in_thread(_check_input, source, what)
+
+
+def _check_input(source: Path | bytes, what: str) -> None:
+    open_input(source, what)  # and let go of: a picture may take hundreds of megabytes
 
 
 def open_inputs(request: ImageRequest) -> tuple[Image.Image | None, Image.Image | None]:
@@ -63,8 +74,8 @@ def open_inputs(request: ImageRequest) -> tuple[Image.Image | None, Image.Image 
     """
     init, mask = request.init_image, request.mask_image
     return (
-        open_input(init, "init image") if init is not None else None,
-        open_input(mask, "mask image") if mask is not None else None,
+        open_input(init, _INIT) if init is not None else None,
+        open_input(mask, _MASK) if mask is not None else None,
     )
 
 
@@ -85,7 +96,8 @@ def open_input(source: Path | bytes, what: str) -> Image.Image:
             if picture.width * picture.height > _PIXELS_MAX:
                 raise Image.DecompressionBombError
             picture.load()
-            return _eight_bits(ImageOps.exif_transpose(picture))
+            _turn_upright(picture)
+            return _eight_bits(picture)
     except FileNotFoundError:
         raise InputImageError(f"The {what} does not exist.", hint="Check the path.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -100,6 +112,16 @@ def open_input(source: Path | bytes, what: str) -> Image.Image:
     except OSError as exc:
         reason = exc.strerror or "it is damaged or cut short"
         raise InputImageError(f"The {what} cannot be read: {reason}.", hint="Use another file.") from exc
+
+
+def _turn_upright(picture: Image.Image) -> None:
+    """Turn it as its EXIF data say; as it is where they are damaged, which is no reason to refuse a picture."""
+    try:
+        ImageOps.exif_transpose(picture, in_place=True)  # a copy would take as much memory again
+    except MemoryError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - Pillow raises whatever it stumbles over: struct.error, KeyError, …
+        _logger.debug("The EXIF data of a picture are damaged: %s.", type(exc).__name__)
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

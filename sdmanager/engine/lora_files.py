@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import itertools
+import heapq
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,14 +14,16 @@ from sdmanager.errors import InvalidRequestError
 from .loras import SUFFIXES, file_names, link_name, tagged, wanted_loras, without_suffix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection
 
     from sdmanager.generation import ImageRequest
 
     from .loras import WantedLora
 
-# Names that are looked at for one that is near to an unknown one.
-_NAMES_MAX: Final = 2000
+# For a name that is near to an unknown one: how many files and folders are looked at, and how many names are compared
+# thoroughly, which takes up to a millisecond for each.
+_ENTRIES_MAX: Final = 10_000
+_COMPARED_MAX: Final = 300
 
 
 def place_loras(request: ImageRequest, folder: Path) -> tuple[ImageRequest, dict[str, Path]]:
@@ -86,17 +89,17 @@ def _check_content(wanted: WantedLora, path: Path) -> None:
 
 
 def _unknown(wanted: WantedLora, folder: Path) -> InvalidRequestError:
-    name, known = without_suffix(wanted.lora.name), sorted(itertools.islice(_names(folder), _NAMES_MAX))
+    name, (known, complete) = without_suffix(wanted.lora.name), _names(folder)
     by_file = {name.rpartition("/")[2]: name for name in known}
-    near = difflib.get_close_matches(name, known, n=3) or [
-        by_file[match] for match in difflib.get_close_matches(name.rpartition("/")[2], by_file, n=3)
-    ]
+    near = _near(name, known) or [by_file[match] for match in _near(name.rpartition("/")[2], by_file)]
     if near:
         hint = f"Did you mean {' or '.join(map(repr, near))}?"
     else:
         hint = (
             "Put its .safetensors or .gguf file into the folder of LoRAs; other kinds of files are not used."
         )
+    if not complete:
+        hint += f" The folder has more than {_ENTRIES_MAX} files: not all were looked at for a similar name."
     return InvalidRequestError(
         f"{wanted.what} is not in the folder of LoRAs.",
         hint=hint,
@@ -104,9 +107,25 @@ def _unknown(wanted: WantedLora, folder: Path) -> InvalidRequestError:
     )
 
 
-def _names(folder: Path) -> Iterator[str]:
-    """Every LoRA of the folder, as a request would name it."""
-    for place, _, files in os.walk(folder):
-        for file in files:
-            if file.lower().endswith(SUFFIXES):
-                yield (Path(place) / without_suffix(file)).relative_to(folder).as_posix()
+def _near(name: str, known: Collection[str]) -> list[str]:
+    """Up to three names that are near to one."""
+    chars = set(name)
+    likely = heapq.nsmallest(_COMPARED_MAX, known, key=lambda other: len(chars.symmetric_difference(other)))
+    return difflib.get_close_matches(name, likely, n=3)
+
+
+def _names(folder: Path) -> tuple[list[str], bool]:
+    """The LoRAs of the folder, as a request would name them, and whether these are all."""
+    found: list[str] = []
+    folders, seen = [folder], 0
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:  # not os.walk, which reads a whole folder before it gives the first name
+                if seen == _ENTRIES_MAX:
+                    return sorted(found), False
+                seen += 1
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif entry.name.lower().endswith(SUFFIXES):
+                    found.append(without_suffix(Path(entry.path).relative_to(folder).as_posix()))
+    return sorted(found), True

@@ -27,6 +27,10 @@ _REFUSAL_SECONDS = 1.0
 # How long the rest of a request is read that was answered before it was complete.
 _LINGERING_SECONDS = 2.0
 
+# Of what is written, this much must be taken in the time that a reader may stall, until little is left.
+_TAKEN_MIN = 64 << 10
+
+_LINE_KIB = 32
 _HEAD_MAX = 16 << 10
 _REQUEST_LINE = re.compile(rb"[A-Z]+ \S+ HTTP/1\.[01]\r\n")
 _HOST_LINE = re.compile(rb"\nhost[ \t]*:", re.IGNORECASE)
@@ -46,8 +50,9 @@ _REFUSAL = (
 class Connections:
     """Factory of protocols for ``loop.create_server``: aiohttp's own, with limits.
 
-    Beyond the cap a connection is answered 503 and closed. One whose first header is not complete in time is closed;
-    so is one that does not send the next header in ``keepalive`` seconds, whole.
+    Beyond the cap the oldest connection that has not sent a whole header yet is closed for a new one; where there is
+    none, the new one is answered 503 and closed. One whose first header is not complete in time is closed; so is one
+    that does not send the next header in ``keepalive`` seconds, whole, and one that does not take what is written.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class Connections:
         limit: int = _CONNECTIONS_MAX,
         header_seconds: float = 10.0,
         keepalive_seconds: float = 15.0,
+        stall_seconds: float = 60.0,
     ) -> None:
         """Take the server of an ``AppRunner`` that has been set up.
 
@@ -65,21 +71,50 @@ class Connections:
             limit: Of connections at a time; never more than half the files that the process may open.
             header_seconds: For the first header.
             keepalive_seconds: Between an answer and the end of the next header.
+            stall_seconds: For which a client may take nothing, or next to nothing, of what is written.
         """
         self.limit = min(limit, _half_of_the_files())
         self.header_seconds = header_seconds
         self.keepalive_seconds = keepalive_seconds
-        self.open = 0
+        self.stall_seconds = stall_seconds
         self.refused = 0
         self._server = server
+        self._open: set[_Connection] = set()
+        self._silent: dict[_Connection, None] = {}  # without a whole header so far, the oldest first
+
+    @property
+    def open(self) -> int:
+        """How many connections there are, without those that were refused."""
+        return len(self._open)
 
     def __call__(self) -> web.RequestHandler:
         """The protocol of a new connection."""
         return _Connection(self, self._server)
 
+    def admit(self, connection: _Connection) -> bool:
+        """Whether there is a place for a connection; closes a silent one for it if need be."""
+        if len(self._open) >= self.limit:
+            oldest = next(iter(self._silent), None)
+            if oldest is None:
+                return False
+            self.forget(oldest)
+            oldest.force_close()
+        self._open.add(connection)
+        self._silent[connection] = None
+        return True
+
+    def has_spoken(self, connection: _Connection) -> None:
+        """Keep a connection that has sent a whole header."""
+        self._silent.pop(connection, None)
+
+    def forget(self, connection: _Connection) -> None:
+        """Give its place back."""
+        self._silent.pop(connection, None)
+        self._open.discard(connection)
+
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_deadline", "_limits", "_recent", "_refused")
+    __slots__ = ("_deadline", "_limits", "_recent", "_refused", "_stalled")
 
     def __init__(self, limits: Connections, server: web.Server) -> None:
         super().__init__(
@@ -90,17 +125,19 @@ class _Connection(web.RequestHandler):
             logger=_logger,
             access_log=None,  # type: ignore[arg-type]  # aiohttp's way to say none: it would log tokens in queries
             auto_decompress=False,  # a small body must not become a large one
+            max_line_size=_LINE_KIB << 10,
+            max_field_size=_LINE_KIB << 10,
         )
         self._limits = limits
         self._refused = False
         self._deadline: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
         self._recent = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         limits, loop = self._limits, asyncio.get_running_loop()
-        self._refused = limits.open >= limits.limit
+        self._refused = not limits.admit(self)
         if not self._refused:
-            limits.open += 1
             super().connection_made(transport)
             self._deadline = loop.call_later(limits.header_seconds, self._close_if_silent)
             return
@@ -118,19 +155,45 @@ class _Connection(web.RequestHandler):
         else:
             self._recent = data if len(data) <= _HEAD_MAX else b""
             super().data_received(data)
+            if self._request_count:  # aiohttp's own count of whole headers; it has no public name
+                self._limits.has_spoken(self)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        transport = self.transport
+        if transport is not None:
+            self._expect_progress(transport)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._cancel_timers(self._stalled)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._cancel_timers(self._deadline, self._stalled)
         if self._refused:
             self._limits.refused -= 1
         else:
-            self._limits.open -= 1
+            self._limits.forget(self)
         self._recent = b""
         super().connection_lost(exc)
 
+    @staticmethod
+    def _cancel_timers(*timers: asyncio.TimerHandle | None) -> None:
+        for timer in timers:
+            if timer is not None:
+                timer.cancel()
+
+    def _expect_progress(self, transport: asyncio.Transport, before: int | None = None) -> None:
+        """Abort a connection whose client takes nothing of what is written, and look again later at any other."""
+        left = transport.get_write_buffer_size()
+        if before is not None and before - left < _TAKEN_MIN:
+            transport.abort()
+            return
+        self._stalled = asyncio.get_running_loop().call_later(
+            self._limits.stall_seconds, self._expect_progress, transport, left
+        )
+
     def _close_if_silent(self) -> None:
-        # aiohttp's own count of whole headers; it has no public name.
         if not self._request_count:
             self.force_close()
 
@@ -143,7 +206,10 @@ class _Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """Answer what never reached the door, in the door's shape; aiohttp's own text quotes the request."""
         super().handle_error(request, status, exc, message)  # logs, and raises where an answer has begun
-        error = _refusal(self._recent) if status < 500 else ServerError("The server made a mistake.")
+        if isinstance(exc, http_exceptions.LineTooLong):
+            error: SDManagerError = _too_long()
+        else:
+            error = _refusal(self._recent) if status < 500 else ServerError("The server made a mistake.")
         response = error_response(error)
         protect(response)
         response.force_close()
@@ -170,6 +236,14 @@ def _refusal(data: bytes) -> SDManagerError:
         if len(_CONTENT_TYPE_LINE.findall(head)) > 1:
             return refused_content()
     return InvalidRequestError("The request is no HTTP that this server reads.")
+
+
+def _too_long() -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The address or a header of the request is longer than {_LINE_KIB} KiB.",
+        hint="Send what is long in the body of a POST.",
+        details={"limit": _LINE_KIB << 10},
+    )
 
 
 def _half_of_the_files() -> int:

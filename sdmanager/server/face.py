@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -23,12 +24,16 @@ class Face:
     Attributes:
         service: Takes, draws and remembers generations.
         info: What ``/v1/info`` says now.
-        check_images: Decodes the pictures of a request before it is accepted; raises InputImageError.
+        check: Called with each request before it is accepted; raises what is wrong with its pictures, or what the
+            engine and the model cannot do. It may take its time.
+        decoding: Held while pictures are decoded: one request at a time, so that no number of them takes all
+            threads, or more memory than one.
     """
 
     service: GenerationService
     info: Callable[[], ServerInfo]
-    check_images: Callable[[ImageRequest], Awaitable[None]]
+    check: Callable[[ImageRequest], Awaitable[None]]
+    decoding: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
 
 FACE: Final = web.AppKey("face", Face)

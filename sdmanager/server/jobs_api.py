@@ -14,7 +14,7 @@ from sdmanager.threads import in_thread
 from .face import FACE
 from .requests import read_fields, submit
 from .responses import json_response
-from .streams import event_stream
+from .streams import encode, event_stream
 from .wire import failure_body, preview_body, progress_body
 from .words import first_progress
 
@@ -79,16 +79,16 @@ class JobWords:
             case _:
                 return None
 
-    async def end(self, event: End) -> Worded:
+    async def end(self, event: End) -> bytes:
         """The end of a job, with its pictures, which are read anew for each reader."""
         if isinstance(event, Cancelled):
-            return _error(GenerationCancelledError("The generation was cancelled."))
+            return encode(*_error(GenerationCancelledError("The generation was cancelled.")))
         if isinstance(event, Failed):
-            return _error(event.error)
+            return encode(*_error(event.error))
         try:
-            return "complete", await in_thread(_complete, event.result)
+            return await in_thread(_complete, event.result)
         except StorageError as exc:
-            return _error(exc)
+            return encode(*_error(exc))
 
 
 def _progress(progress: Progress) -> dict[str, object]:
@@ -126,14 +126,15 @@ def _percent_before(number: int, feed: Feed) -> object:
     return progress_body(last)["percentage"] if isinstance(last, Progress) else 0.0
 
 
-def _complete(result: GenerationResult) -> dict[str, object]:
-    return {
+def _complete(result: GenerationResult) -> bytes:
+    words: dict[str, object] = {
         "type": "complete",
         "images": [base64.b64encode(image.png).decode("ascii") for image in result.images],
         "format": "png",
         "seeds": [image.seed for image in result.images],
         "time_taken": round(result.time_taken * 1000),
     }
+    return encode("complete", words)
 
 
 def _error(error: SDManagerError) -> Worded:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
 
@@ -20,8 +21,12 @@ from .responses import json_response
 from .wire import GENERATIONS, generation_body, generation_summary, result_body
 
 if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+
     from sdmanager.generation import GeneratedImage, GenerationResult
     from sdmanager.jobs import Generation
+
+_PICTURE_SECONDS: Final = 300.0
 
 
 def add_native_routes(app: web.Application) -> None:
@@ -67,8 +72,9 @@ async def _create(request: web.Request) -> web.StreamResponse:
     headers: dict[str, str] = {hdrs.LOCATION: f"{GENERATIONS}/{generation.id}"}
     if replayed:
         headers["Idempotency-Replayed"] = "true"
-    # Always "pending", also where drawing began at once: what clients of this protocol expect.
-    body = {"id": generation.id, "status": Status.PENDING.value, "createdAt": generation.created_at}
+    # Of a new one always "pending", also where drawing began at once: what clients of this protocol expect.
+    status = generation.status if replayed else Status.PENDING
+    body = {"id": generation.id, "status": status.value, "createdAt": generation.created_at}
     return json_response(body, 201, headers)
 
 
@@ -114,8 +120,21 @@ async def _image(request: web.Request) -> web.StreamResponse:
     if isinstance(source, Path):
         if not await in_thread(source.is_file):
             raise _expired()
-        return web.FileResponse(source, headers=headers)
+        return _Picture(source, headers=headers)
     return web.Response(body=source, headers={**headers, hdrs.ETAG: f'"{generation.id}-{number}"'})
+
+
+class _Picture(web.FileResponse):
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send all of it, within a time limit: the kernel sends the file, and waits forever for who does not read."""
+        transport = request.transport
+        try:
+            async with asyncio.timeout(_PICTURE_SECONDS):
+                return await super().prepare(request)
+        except TimeoutError:
+            if transport is not None:
+                transport.abort()
+            raise ConnectionResetError("The picture was not read.") from None
 
 
 def _expired() -> GenerationNotFoundError:

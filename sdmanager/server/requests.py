@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +11,7 @@ from sdmanager.errors import InputImageError, InvalidRequestError
 from sdmanager.generation import ImageRequest, Lora, PreviewOptions
 from sdmanager.threads import in_thread
 
-from .body import read_form, read_json
+from .body import JSON_MAX, parsed, read_form, read_json
 from .face import FACE
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from sdmanager.jobs import Generation
+
+    from .face import Face
 
 PICTURES: Final = ("initImage", "maskImage")
 
@@ -37,32 +38,55 @@ async def read_fields(request: web.Request) -> dict[str, object]:
     """The fields of a body in JSON, or of a form.
 
     Raises:
+        ServerBusyError: The body is large, and there is no place for it anyway; it is not read.
+        ServerNotRunningError: Likewise, because the server stops.
         InvalidRequestError: The body is not what its content type says.
         RefusedError: It is too large, or did not come in time.
     """
+    if request.content_length is None or request.content_length > JSON_MAX:
+        request.app[FACE].service.refuse_if_full(_key(request))
     if request.content_type == "multipart/form-data":
         return form_fields(await read_form(request))
     return await read_json(request)
 
 
 async def submit(request: web.Request, fields: Mapping[str, object]) -> tuple[Generation, bool]:
-    """Have drawn what the fields ask for; the pictures among them are decoded first.
+    """Have drawn what the fields ask for; it is checked first, and the pictures among them are decoded for that.
 
     Returns:
         The generation, and whether the same request with the same ``Idempotency-Key`` made it before.
 
     Raises:
-        SDManagerError: It is not accepted: see ``image_request`` and ``GenerationService.submit``.
+        SDManagerError: It is not accepted: see ``image_request``, ``Face.check`` and ``GenerationService.submit``.
+
+    Cancelling it while it waits for others, whose pictures are decoded, ends it at once.
     """
-    face = request.app[FACE]
-    key = idempotency_key(request.headers.getall("Idempotency-Key", []))
+    face, key = request.app[FACE], _key(request)
     if any(fields.get(name) is not None for name in PICTURES):
-        wanted = await in_thread(image_request, fields)
-        await face.check_images(wanted)
+        async with face.decoding:
+            face.service.refuse_if_full(key)
+            wanted = await in_thread(image_request, fields)
+            await _check(face, wanted, key)
     else:
         wanted = image_request(fields)
-    known = key is not None and face.service.registry.find_key(key) is not None
-    return face.service.submit(wanted, key=key), known
+        face.service.refuse_if_full(key)
+        await _check(face, wanted, key)
+    replayed = _is_known(face, key)
+    return face.service.submit(wanted, key=key), replayed
+
+
+async def _check(face: Face, wanted: ImageRequest, key: str | None) -> None:
+    # What was accepted once is answered again, also where a LoRA is not there any more.
+    if not _is_known(face, key):
+        await face.check(wanted)
+
+
+def _is_known(face: Face, key: str | None) -> bool:
+    return key is not None and face.service.registry.find_key(key) is not None
+
+
+def _key(request: web.Request) -> str | None:
+    return idempotency_key(request.headers.getall("Idempotency-Key", []))
 
 
 def image_request(fields: Mapping[str, object]) -> ImageRequest:
@@ -94,6 +118,8 @@ def image_request(fields: Mapping[str, object]) -> ImageRequest:
 def form_fields(parts: Mapping[str, object]) -> dict[str, object]:
     """The parts of a form as the fields of a JSON body: numbers and objects are read from their text.
 
+    An empty text is absent where the field takes no text: so a page sends a field that was not filled in.
+
     Args:
         parts: File parts as bytes, text parts as strings.
 
@@ -104,7 +130,10 @@ def form_fields(parts: Mapping[str, object]) -> dict[str, object]:
     for name, part in parts.items():
         if isinstance(part, bytes) and name not in PICTURES:
             raise InvalidRequestError(f"{_short(name)} is no picture: send it as text, not as a file.")
-        fields[name] = _json(name, part) if isinstance(part, str) and name not in _TEXTS else part
+        if name in _TEXTS or not isinstance(part, str):
+            fields[name] = part
+        elif part:
+            fields[name] = _json(name, part)
     return fields
 
 
@@ -158,9 +187,11 @@ def _picture(name: str, value: object) -> bytes:
 
 def _json(name: str, text: str) -> object:
     try:
-        return json.loads(text)
+        return parsed(text)
     except (ValueError, RecursionError):
-        raise InvalidRequestError(f"{_short(name)} must be a number or JSON.") from None
+        raise InvalidRequestError(
+            f"{_short(name)} must be a number or JSON, without keys that stand twice."
+        ) from None
 
 
 def _short(name: str) -> str:

@@ -50,7 +50,9 @@ class Accepted(_Body):
     """A generation that was taken and written down."""
 
     id: str
-    status: Literal["pending"]
+    status: Literal["pending", "in_progress", "complete", "error", "cancelled"] = Field(
+        description="pending; to a repeated Idempotency-Key, how the generation stands."
+    )
     created_at: int = Field(description="Milliseconds since the epoch.")
 
 

@@ -31,6 +31,7 @@ _HEADERS: Final = {
     "X-Accel-Buffering": "no",
 }
 _PIECE: Final = 64 * 1024
+_PATIENCES: Final = 5  # for the end as a whole, however many pieces it has
 _DIGITS_MAX: Final = 18
 
 Worded = tuple[str, "Mapping[str, object]"]
@@ -49,8 +50,8 @@ class Dialect(Protocol):
         """An event that is not the end, with its number in the feed; None: nothing that this face tells."""
         ...
 
-    async def end(self, event: End) -> Worded:
-        """The end of a generation."""
+    async def end(self, event: End) -> bytes:
+        """The end of a generation, encoded: it may be large."""
         ...
 
 
@@ -144,7 +145,7 @@ async def event_stream(request: web.Request, dialect: Dialect) -> web.StreamResp
             await stream.end(last_event(generation))
         else:
             await stream.follow(feed, cursor)
-    except (ConnectionResetError, TimeoutError):
+    except (ConnectionError, TimeoutError):
         request.app[OPEN_STREAMS].drop(request)
     return stream.response
 
@@ -170,8 +171,10 @@ class _Stream:
                 await self.response.write(view[start : start + _PIECE])
 
     async def end(self, event: End) -> None:
-        name, data = await self._dialect.end(event)
-        await self.write(b"id: " + END_ID.encode() + b"\n" + encode(name, data))
+        frame = await self._dialect.end(event)
+        async with asyncio.timeout(_PATIENCES * self._open.times.patience):
+            await self.write(b"id: " + END_ID.encode() + b"\n")
+            await self.write(frame)
 
     async def follow(self, feed: Feed, cursor: int) -> None:
         """Write what comes after the cursor, to the generation's end or the server's."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sdmanager.generation import Cancelled, Failed, Preview, Progress, Queued, StageChanged
 
+from .streams import encode
 from .wire import GENERATIONS, failure_body, preview_body, progress_body
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ class NativeWords:
             case _:
                 return None
 
-    async def end(self, event: End) -> Worded:
+    async def end(self, event: End) -> bytes:
         """The end of a generation."""
-        return end_words(event)
+        return encode(*end_words(event))
 
 
 def first_progress(service: GenerationService, event: StageChanged) -> Progress | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import random
 import struct
 import threading
 import warnings
+import weakref
 import zlib
 
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sdmanager.engine import check_input_images
+from sdmanager.engine import check_input_images, images
 from sdmanager.engine.images import check_result, encode_preview, fit_input, natural_size, open_input
 from sdmanager.engine.png import SIGNATURE
 from sdmanager.errors import BlankImageError, InputImageError, NoImageError, StorageError, TruncatedImageError
@@ -345,6 +347,57 @@ def test_the_natural_size_of_a_picture_can_be_asked_for(source, default):
         assert width * height <= max(default[0] * default[1], SIZE_MIN**2 * 2)
 
 
+def test_turning_a_picture_makes_no_second_one(monkeypatch):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    turned, upright = encoded(noise(64, 48), "JPEG", exif=exif), encoded(noise(64, 48, "RGBA"))
+
+    def refuse(self, *args):
+        raise AssertionError("a copy of the picture")
+
+    for name in ("copy", "transpose"):
+        monkeypatch.setattr(Image.Image, name, refuse)
+    assert open_input(turned, "x").size == (48, 64)
+    assert open_input(upright, "x").size == (64, 48)
+
+
+# Orientation 6 where a damaged entry does not come before it.
+DAMAGED_EXIF = {
+    "cut in its header": b"Exif\0\0MM\0\x2a\0",
+    "no byte order": b"Exif\0\0XX\0\x2a\0\0\0\x08",
+    "entries that are not there": b"Exif\0\0MM\0\x2a\0\0\0\x08\xff\xff",
+    "an offset beyond the end": b"Exif\0\0II\x2a\0\xff\xff\xff\x7f",
+    "an orientation that is text": b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01"
+    + struct.pack(">HHI4s", 0x112, 2, 4, b"abc\0")
+    + bytes(4),
+    "rationals that no number holds": b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x02"
+    + struct.pack(">HHIHH", 0x112, 3, 1, 6, 0)
+    + struct.pack(">HHII", 0x11A, 5, 1, 0xFFFFFFF0)
+    + bytes(4),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED_EXIF)
+def test_damaged_exif_data_do_not_spoil_a_picture(kind):
+    picture = noise(64, 48)
+    plain, data = encoded(picture, "JPEG"), encoded(picture, "JPEG", exif=DAMAGED_EXIF[kind])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        opened = open_input(data, "init image")
+        assert len(fit_input(opened, 64, 64, mask=False)) > 100
+    turned = decoded(plain).transpose(Image.Transpose.ROTATE_270)
+    assert opened.tobytes() in (decoded(plain).tobytes(), turned.tobytes())
+
+
+@pytest.mark.parametrize("error", [struct.error("short"), KeyError(1), ZeroDivisionError(), UserWarning("x")])
+def test_whatever_reading_exif_data_raises_is_no_reason_to_refuse(monkeypatch, error):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(Image.Image, "getexif", fail)
+    assert open_input(encoded(noise(64, 48), "JPEG"), "x").size == (64, 48)
+
+
 def damage(rng: random.Random, data: bytes) -> bytes:
     broken = bytearray(data)
     for _ in range(rng.choice([1, 2, 5, 20])):
@@ -410,6 +463,43 @@ def test_a_preview_that_cannot_be_decoded():
 
 
 # --- before a request is accepted
+
+
+async def test_one_picture_is_decoded_after_the_other_and_none_is_kept(monkeypatch):
+    pictures, opened = [], Image.open
+
+    def watched(*args, **kwargs):
+        assert not [picture for picture in pictures if picture() is not None]
+        picture = opened(*args, **kwargs)
+        pictures.append(weakref.ref(picture))
+        return picture
+
+    monkeypatch.setattr(Image, "open", watched)
+    data = encoded(noise())
+    await check_input_images(ImageRequest(prompt="x", init_image=data, mask_image=data))
+    assert [picture() for picture in pictures] == [None, None]
+
+
+async def test_a_check_that_is_cancelled_opens_no_other_picture(monkeypatch):
+    begun, go_on, opened = threading.Event(), threading.Event(), []
+
+    def held(source, what):
+        opened.append(what)
+        begun.set()
+        go_on.wait(60)
+
+    monkeypatch.setattr(images, "open_input", held)
+    picture = encoded(noise())
+    checking = asyncio.create_task(
+        check_input_images(ImageRequest(prompt="x", init_image=picture, mask_image=picture))
+    )
+    await asyncio.to_thread(begun.wait, 60)
+    checking.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await checking
+    assert opened == ["init image"]
 
 
 async def test_good_input_images_pass(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import pickle
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from loras import write_lora
 
+from sdmanager.engine import lora_files
 from sdmanager.engine.jobs import JobFolder
 from sdmanager.engine.lora_files import place_loras
 from sdmanager.errors import InvalidRequestError, StorageError
@@ -169,6 +171,43 @@ def test_finding_a_suggestion_is_bounded(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError):
         place(tmp_path, "x" * 200)
     assert time.process_time() - began < 5
+
+
+def test_a_folder_with_very_many_files_is_not_looked_through(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for number in range(lora_files._ENTRIES_MAX + 5):
+        (tmp_path / "deep" / f"{number}.txt").touch()
+    write_lora(tmp_path / "detail.safetensors")
+    names, complete = lora_files._names(tmp_path)
+    assert (set(names) <= {"detail"}, complete) == (True, False)
+    hint = refused(tmp_path, "zzzz").hint or ""
+    assert "Put its" in hint
+    assert "more than 10000 files" in hint
+    assert place(tmp_path, "detail")[1]  # what is there is found without looking
+
+
+def test_a_near_name_is_found_among_thousands(tmp_path: Path) -> None:
+    for number in range(3000):
+        (tmp_path / f"model-{number}.gguf").touch()
+    (tmp_path / "watercolour.gguf").touch()
+    error = refused(tmp_path, "watercolor")
+    assert error.details["near"] == ["watercolour"]
+    assert "more than" not in (error.hint or "")
+
+
+def test_only_the_likely_names_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def watched(name: str, known: list[str], n: int) -> list[str]:
+        compared.append(len(known))
+        return []
+
+    monkeypatch.setattr(difflib, "get_close_matches", watched)
+    for number in range(1000):
+        (tmp_path / f"{number}.gguf").touch()
+    refused(tmp_path, "none")
+    assert compared
+    assert max(compared) <= 300
 
 
 @pytest.mark.parametrize("refusing", [(), ("symlink_to",), ("symlink_to", "hardlink_to")])

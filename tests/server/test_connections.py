@@ -174,13 +174,94 @@ async def test_beyond_the_cap_a_connection_is_told_so_and_closed(door_serve, cap
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+async def test_beyond_the_cap_the_oldest_that_says_nothing_goes_first(door_serve):
+    server = await door_serve(connections={"limit": 4, "header_seconds": 1000.0})
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def another() -> RawConnection:
+            return await stack.enter_async_context(connected(server.port))
+
+        speaking = await another()
+        speaking.send(request_bytes("GET", "/", [host(server)]))
+        assert (await speaking.reply()).status == 200
+        silent = []
+        for number in range(3):
+            silent.append(await another())
+            silent[-1].send(stalled_header(server)[:number])
+            while server.connections.open < number + 2:
+                await asyncio.sleep(0.01)
+        for number in range(2):
+            new = await another()
+            new.send(request_bytes("GET", "/", [host(server)]))
+            assert (await new.reply()).status == 200
+            assert await silent[number].ended() == b""
+            assert server.connections.open == 4
+        silent[2].send(stalled_header(server)[2:] + b"x\r\n\r\n")
+        assert (await silent[2].reply()).status == 200
+        assert (await server.ask("GET")).status == 503  # all four have spoken
+        speaking.send(request_bytes("GET", "/", [host(server)]))
+        assert (await speaking.reply()).status == 200
+
+
+def large_answer(size: int):
+    async def handler(request):
+        return web.Response(body=bytes(size))
+
+    return lambda app: app.router.add_get("/large", handler)
+
+
+async def test_a_client_that_takes_nothing_of_a_large_answer_is_cut_off(door_serve, caplog):
+    server = await door_serve(large_answer(30_000_000), connections={"stall_seconds": 0.5})
+    async with connected(server.port) as client:
+        client.writer.transport.pause_reading()
+        client.send(request_bytes("GET", "/large", [host(server)]))
+        async with asyncio.timeout(60):
+            while not server.connections.open:
+                await asyncio.sleep(0.01)
+            while server.connections.open:
+                await asyncio.sleep(0.01)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_client_that_takes_a_large_answer_slowly_gets_all_of_it(door_serve):
+    server = await door_serve(large_answer(8_000_000), connections={"stall_seconds": 1.0})
+    async with connected(server.port) as client:
+        client.send(request_bytes("GET", "/large", [host(server), ("Connection", "close")]))
+        got, began = 0, time.monotonic()
+        while piece := await client.reader.read(200_000):
+            got += len(piece)
+            await asyncio.sleep(0.1)
+        assert got > 8_000_000
+        assert time.monotonic() - began > 2  # longer than nothing may be taken
+
+
+@pytest.mark.parametrize("what", ["address", "header"])
+async def test_up_to_32_kib_are_taken_and_more_is_refused(door_serve, what):
+    server = await door_serve()
+
+    async def ask(size: int):
+        text = "x" * size
+        return await (
+            server.ask("GET", f"/?{text}") if what == "address" else server.ask("GET", "/", ("X-Long", text))
+        )
+
+    assert (await ask(30 << 10)).status == 200
+    refused = await ask(33 << 10)
+    assert (refused.status, refused.code) == (400, "INVALID_REQUEST")
+    assert "longer than 32 KiB" in refused.json["error"]["message"]
+    assert "xx" not in refused.body.decode()
+
+
 async def test_many_refused_connections_do_not_stay(door_serve):
     server = await door_serve(connections={"limit": 1})
     async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(connected(server.port))
+        first.send(request_bytes("GET", "/", [host(server)]))
+        assert (await first.reply()).status == 200
         clients = [await stack.enter_async_context(connected(server.port)) for _ in range(200)]
         assert server.connections.open <= 1
         assert server.connections.refused <= 2 * module._REFUSALS_MAX
-        await asyncio.gather(*(client.ended() for client in clients[1:]))
+        await asyncio.gather(*(client.ended() for client in clients))
 
 
 def test_the_cap_leaves_half_of_the_files():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 
 import pytest
 from PIL import Image
@@ -13,6 +14,7 @@ from sse_client import events_of, names, set_times, soon, sse
 
 from sdmanager.engine import LocalGenerator
 from sdmanager.errors import EngineOutOfMemoryError
+from sdmanager.server import jobs_api, streams
 from sdmanager.settings import Settings
 
 JOBS = "/v1/jobs"
@@ -184,6 +186,25 @@ async def test_a_job_that_fails_says_what_to_do(quick: Served, scripted) -> None
         "code": "OUT_OF_MEMORY",
         "suggestion": EngineOutOfMemoryError.default_hint,
     }
+
+
+async def test_the_pictures_of_a_job_are_encoded_beside_the_loop(
+    quick: Served, scripted, monkeypatch
+) -> None:
+    threads = []
+
+    def watched(name, data):
+        threads.append((name, threading.current_thread() is threading.main_thread()))
+        return streams.encode(name, data)
+
+    monkeypatch.setattr(jobs_api, "encode", watched)
+    taken = await job(quick)
+    scripted.finish(result_of(2))
+    await quick.until(taken["job_id"])
+    async with sse(quick.client, taken["sse_url"]) as reader:
+        (end,) = await reader.rest()
+    assert len(end.data["images"]) == 2
+    assert threads == [("complete", False)]
 
 
 async def test_pictures_that_are_gone_are_an_error(quick: Served, scripted) -> None:

@@ -181,11 +181,20 @@ def test_the_parts_of_a_form_are_read_by_the_types_of_their_fields() -> None:
 
 @pytest.mark.parametrize(
     "part",
-    [{"width": "x"}, {"width": ""}, {"width": "1e3"}, {"width": b"64"}, {"prompt": b"p"}, {"previews": "{"}],
-)
+    [
+        {"width": "x"}, {"width": " "}, {"width": "1e3"}, {"width": b"64"}, {"prompt": b"p"}, {"prompt": ""},
+        {"previews": "{"}, {"previews": '{"stride": 1, "stride": 2}'}, {"cfgScale": "NaN"}, {"cfgScale": "1e999"},
+        {"loras": r'[{"name": "\udc80"}]'}, {"loras": "[" * 100_000}, {"seed": "9" * 5000},
+    ],
+)  # fmt: skip
 def test_parts_that_are_not_what_their_field_takes_are_refused(part: dict) -> None:
     with pytest.raises(InvalidRequestError):
         image_request(form_fields({**PROMPT, **part}))
+
+
+def test_fields_of_a_form_that_were_not_filled_in_are_absent() -> None:
+    empty = {"width": "", "seed": "", "previews": "", "loras": ""}
+    assert form_fields({**PROMPT, **empty, "negativePrompt": ""}) == {**PROMPT, "negativePrompt": ""}
 
 
 # The same over HTTP: each with its code, and nothing in the log

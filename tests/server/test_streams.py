@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+import struct
 import time
 
 import aiohttp
@@ -19,6 +20,7 @@ from sse_client import events_of, names, peers, set_times, soon, sse
 from sdmanager.engine import LocalGenerator
 from sdmanager.generation import Stage
 from sdmanager.jobs import Feed
+from sdmanager.server import streams
 from sdmanager.server.streams import rendered
 from sdmanager.settings import Settings
 
@@ -44,6 +46,10 @@ async def running(served: Served, scripted: ScriptedGenerator, *events) -> str:
     scripted.tell(*events)
     await soon(lambda: feed.last_number == 1 + len(events))
     return generation_id
+
+
+def connections(served: Served) -> list:
+    return served.server._runner.server.connections
 
 
 # How a stream begins
@@ -119,7 +125,7 @@ async def test_who_waits_is_told_its_place_and_each_new_one(served: Served, scri
 
 @pytest.mark.parametrize("how", ["header", "?last_event_id=3", "?lastEventId=3"])
 async def test_who_comes_back_gets_what_it_missed_and_no_more(served: Served, scripted, how) -> None:
-    generation_id = await running(served, scripted, *(progress(step) for step in range(1, 6)))
+    generation_id = await running(served, scripted, *(progress(step, 5) for step in range(1, 6)))
     query, header = ("", "3") if how == "header" else (how, None)
     async with sse(served.client, events_of(generation_id, query), header) as reader:
         missed = [await reader.next() for _ in range(3)]
@@ -129,7 +135,7 @@ async def test_who_comes_back_gets_what_it_missed_and_no_more(served: Served, sc
 
 
 async def test_the_header_of_a_reader_that_comes_back_beats_its_old_address(served: Served, scripted) -> None:
-    generation_id = await running(served, scripted, *(progress(step) for step in range(1, 6)))
+    generation_id = await running(served, scripted, *(progress(step, 5) for step in range(1, 6)))
     async with sse(served.client, events_of(generation_id, "?last_event_id=1"), "5") as reader:
         assert (await reader.next()).id == "6"
 
@@ -138,7 +144,7 @@ async def test_the_header_of_a_reader_that_comes_back_beats_its_old_address(serv
 async def test_an_id_that_is_none_of_this_generation_gives_how_things_stand(
     served: Served, scripted, seen
 ) -> None:
-    generation_id = await running(served, scripted, *(progress(step) for step in range(1, 6)))
+    generation_id = await running(served, scripted, *(progress(step, 5) for step in range(1, 6)))
     async with sse(served.client, events_of(generation_id), seen) as reader:
         told = await reader.next()
         assert (told.id, told.data["currentStep"]) == ("6", 5)
@@ -341,6 +347,39 @@ def test_a_preview_that_was_replaced_since_it_was_looked_for_is_not_sent() -> No
     assert rendered(item, feed, Dialect())
     feed.publish(preview(2))
     assert rendered(item, feed, Dialect()) == b""
+
+
+async def test_who_leaves_while_it_is_written_to_is_no_fault_of_ours(
+    served: Served, scripted, caplog
+) -> None:
+    generation_id = await running(served, scripted, preview(1, data=os.urandom(5_000_000)))
+    stalled = await stalled_reader(served, events_of(generation_id))
+    port = stalled.getsockname()[1]
+    await soon(lambda: any(connection.writing_paused for connection in connections(served)))
+    stalled.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not an end
+    stalled.close()
+    await soon(lambda: port not in peers(served))
+    await soon(lambda: not served.server._runner.server.connections)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_the_end_as_a_whole_has_a_time_limit(served: Served, scripted, monkeypatch) -> None:
+    set_times(served, patience=1.0)
+    monkeypatch.setattr(streams, "_PIECE", 1)  # so that each piece for itself is quick
+    monkeypatch.setattr(streams, "_PATIENCES", 0.2)
+    slept, write = asyncio.sleep, aiohttp.web.StreamResponse.write
+
+    async def slow(self, data):
+        await slept(0.02)
+        await write(self, data)
+
+    monkeypatch.setattr(aiohttp.web.StreamResponse, "write", slow)
+    generation_id = await served.begin()
+    scripted.finish()
+    await served.until(generation_id)
+    with pytest.raises(aiohttp.ClientError):
+        async with sse(served.client, events_of(generation_id)) as reader:
+            await reader.rest()
 
 
 # The end of the server
