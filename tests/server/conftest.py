@@ -1,4 +1,4 @@
-"""A real server on a free port with a tiny application behind the door."""
+"""Real servers on free ports: with a tiny application behind the door, and with the whole API."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from dataclasses import dataclass, field
 import pytest
 from aiohttp import web
 from raw_http import RawReply, exchange, request_bytes
+from scripted_generator import ScriptedGenerator
+from serving import serving
 
+from sdmanager.engine import LocalGenerator
 from sdmanager.server.body import read_form, read_json
 from sdmanager.server.connections import Connections
 from sdmanager.server.door import install_door
 from sdmanager.server.origins import DoorPolicy
 from sdmanager.server.responses import json_response
+from sdmanager.settings import Settings
 
 
 @dataclass
@@ -37,6 +41,35 @@ class DoorServer:
 
     async def post(self, body, content_type="application/json", target="/json") -> RawReply | None:
         return await self.ask("POST", target, ("Content-Type", content_type), body=body)
+
+
+@pytest.fixture
+async def real(settings: Settings):
+    """A server over the real engine, with room for two to wait."""
+    async with LocalGenerator(settings=settings) as generator:
+        await generator.prepare()
+        async with serving(generator, settings.generations_dir, queue_size=2) as served:
+            yield served
+
+
+@pytest.fixture
+def scripted() -> ScriptedGenerator:
+    """Draws what the test says, when it says so."""
+    return ScriptedGenerator()
+
+
+@pytest.fixture
+async def quick(scripted: ScriptedGenerator, home: Settings):
+    """A server over it, without a queue."""
+    async with serving(scripted, home.generations_dir) as served:
+        yield served
+
+
+@pytest.fixture
+async def queue(scripted: ScriptedGenerator, home: Settings):
+    """The same with room for two to wait."""
+    async with serving(scripted, home.generations_dir, queue_size=2) as served:
+        yield served
 
 
 @pytest.fixture

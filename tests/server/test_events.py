@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from scripted_generator import ScriptedGenerator, preview, progress
+from scripted_generator import preview, progress
 from serving import GENERATIONS, Served, serving
 from sse_client import Told, events_of, names, soon, sse
 
@@ -18,25 +18,6 @@ from sdmanager.generation import Preview
 from sdmanager.settings import Settings
 
 MEDIA = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
-
-
-@pytest.fixture
-async def real(settings: Settings):
-    async with LocalGenerator(settings=settings) as generator:
-        await generator.prepare()
-        async with serving(generator, settings.generations_dir, queue_size=2) as served:
-            yield served
-
-
-@pytest.fixture
-def scripted() -> ScriptedGenerator:
-    return ScriptedGenerator()
-
-
-@pytest.fixture
-async def quick(scripted: ScriptedGenerator, home: Settings):
-    async with serving(scripted, home.generations_dir) as served:
-        yield served
 
 
 async def watched(served: Served, query: str = "", **fields) -> list[Told]:

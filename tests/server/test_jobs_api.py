@@ -8,36 +8,15 @@ import threading
 
 import pytest
 from PIL import Image
-from scripted_generator import ScriptedGenerator, png, preview, progress, result_of
-from serving import GENERATIONS, Reply, Served, serving
+from scripted_generator import png, preview, progress, result_of
+from serving import GENERATIONS, Reply, Served
 from sse_client import events_of, names, set_times, soon, sse
 
-from sdmanager.engine import LocalGenerator
 from sdmanager.errors import EngineOutOfMemoryError
 from sdmanager.server import jobs_api, streams
-from sdmanager.settings import Settings
 
 JOBS = "/v1/jobs"
 JOB = {"operation": "ImageGeneration", "prompt": "a lighthouse", "width": 64, "height": 64, "steps": 4}
-
-
-@pytest.fixture
-async def real(settings: Settings):
-    async with LocalGenerator(settings=settings) as generator:
-        await generator.prepare()
-        async with serving(generator, settings.generations_dir) as served:
-            yield served
-
-
-@pytest.fixture
-def scripted() -> ScriptedGenerator:
-    return ScriptedGenerator()
-
-
-@pytest.fixture
-async def quick(scripted: ScriptedGenerator, home: Settings):
-    async with serving(scripted, home.generations_dir) as served:
-        yield served
 
 
 async def post(served: Served, fields: object, **options) -> Reply:

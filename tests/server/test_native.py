@@ -19,37 +19,11 @@ from scripted_generator import ScriptedGenerator, progress, result_of
 from serving import GENERATIONS, Served, serving
 from sse_client import peers, soon
 
-from sdmanager.engine import LocalGenerator
 from sdmanager.errors import EngineCrashedError
 from sdmanager.server import native, schemas
 from sdmanager.settings import Settings
 
 SMALL = {"prompt": "a lighthouse", "width": 64, "height": 64, "steps": 2}
-
-
-@pytest.fixture
-async def real(settings: Settings):
-    async with LocalGenerator(settings=settings) as generator:
-        await generator.prepare()
-        async with serving(generator, settings.generations_dir) as served:
-            yield served
-
-
-@pytest.fixture
-def scripted() -> ScriptedGenerator:
-    return ScriptedGenerator()
-
-
-@pytest.fixture
-async def quick(scripted: ScriptedGenerator, home: Settings):
-    async with serving(scripted, home.generations_dir) as served:
-        yield served
-
-
-@pytest.fixture
-async def queue(scripted: ScriptedGenerator, home: Settings):
-    async with serving(scripted, home.generations_dir, queue_size=2) as served:
-        yield served
 
 
 def decoded(text: str) -> Image.Image:

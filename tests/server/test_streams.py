@@ -28,14 +28,8 @@ READERS = 500
 
 
 @pytest.fixture
-def scripted() -> ScriptedGenerator:
-    return ScriptedGenerator()
-
-
-@pytest.fixture
-async def served(scripted: ScriptedGenerator, home: Settings):
-    async with serving(scripted, home.generations_dir, queue_size=2) as served:
-        yield served
+def served(queue: Served) -> Served:
+    return queue
 
 
 async def running(served: Served, scripted: ScriptedGenerator, *events) -> str:

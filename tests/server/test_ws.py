@@ -13,32 +13,11 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType
 from PIL import Image
-from scripted_generator import ScriptedGenerator, preview, progress
-from serving import GENERATIONS, Served, serving
+from scripted_generator import preview, progress
+from serving import GENERATIONS, Served
 from sse_client import SECONDS, peers, port_of, set_times, soon
 
-from sdmanager.engine import LocalGenerator
 from sdmanager.errors import EngineCrashedError
-from sdmanager.settings import Settings
-
-
-@pytest.fixture
-async def real(settings: Settings):
-    async with LocalGenerator(settings=settings) as generator:
-        await generator.prepare()
-        async with serving(generator, settings.generations_dir) as served:
-            yield served
-
-
-@pytest.fixture
-def scripted() -> ScriptedGenerator:
-    return ScriptedGenerator()
-
-
-@pytest.fixture
-async def quick(scripted: ScriptedGenerator, home: Settings):
-    async with serving(scripted, home.generations_dir, queue_size=2) as served:
-        yield served
 
 
 class Listener:
@@ -111,12 +90,12 @@ async def test_a_generation_is_told_with_the_bytes_of_its_previews(
     assert told[-1]["data"]["images"][0]["url"] == f"{GENERATIONS}/{generation_id}/images/0"
 
 
-async def test_who_connects_is_told_how_things_stand(quick: Served, scripted) -> None:
-    first = await quick.begin(previews={})
-    second = await quick.begin()
+async def test_who_connects_is_told_how_things_stand(queue: Served, scripted) -> None:
+    first = await queue.begin(previews={})
+    second = await queue.begin()
     scripted.tell(progress(1), preview(1))
-    await soon(lambda: quick.service.feed(first).preview is not None)
-    async with connect(quick) as socket:
+    await soon(lambda: queue.service.feed(first).preview is not None)
+    async with connect(queue) as socket:
         listener = Listener(socket)
         status = (await listener.next())["data"]
         assert (status["busy"], status["waiting"]) == (True, 1)
@@ -127,72 +106,72 @@ async def test_who_connects_is_told_how_things_stand(quick: Served, scripted) ->
         assert (newest["type"], newest["data"]["step"]) == ("preview", 1)
 
 
-async def test_several_generations_are_told_apart(quick: Served, scripted) -> None:
-    async with connect(quick) as socket:
+async def test_several_generations_are_told_apart(queue: Served, scripted) -> None:
+    async with connect(queue) as socket:
         listener = Listener(socket)
         await listener.next()
-        first = await quick.begin()
-        second = await quick.begin()
+        first = await queue.begin()
+        second = await queue.begin()
         assert (await listener.until("queued"))[-1]["data"] == {"id": second, "position": 1}
         scripted.finish(EngineCrashedError("The engine crashed."))
         failed = (await listener.until("error"))[-1]["data"]
         assert (failed["id"], failed["code"]) == (first, "ENGINE_CRASHED")
         assert (await listener.until("stage"))[-1]["data"] == {"id": second, "stage": "loading"}
-        await quick.ask("DELETE", f"{GENERATIONS}/{second}")
+        await queue.ask("DELETE", f"{GENERATIONS}/{second}")
         assert (await listener.until("cancelled"))[-1]["data"] == {"id": second}
 
 
-async def test_one_generation_alone_can_be_followed(quick: Served, scripted) -> None:
-    first, second = await quick.begin(), await quick.begin()
-    async with connect(quick, f"?id={second}") as socket:
+async def test_one_generation_alone_can_be_followed(queue: Served, scripted) -> None:
+    first, second = await queue.begin(), await queue.begin()
+    async with connect(queue, f"?id={second}") as socket:
         listener = Listener(socket)
         status = (await listener.next())["data"]
         assert [generation["id"] for generation in status["generations"]] == [second]
         scripted.tell(progress(1))
         scripted.finish()
-        await quick.until(first)
+        await queue.until(first)
         scripted.finish()
         told = await listener.until("complete")
         assert {event["data"]["id"] for event in told} == {second}
         assert await listener.closed() == 1000
-    async with connect(quick, f"?id={first}") as socket:
+    async with connect(queue, f"?id={first}") as socket:
         listener = Listener(socket)
         assert kinds([await listener.next(), await listener.next()]) == ["status", "complete"]
         assert await listener.closed() == 1000
 
 
-async def test_what_is_no_websocket_or_no_generation_is_an_answer(quick: Served) -> None:
-    plain = await quick.get("/ws")
+async def test_what_is_no_websocket_or_no_generation_is_an_answer(queue: Served) -> None:
+    plain = await queue.get("/ws")
     assert (plain.status, plain.code) == (400, "INVALID_REQUEST")
-    unknown = await quick.get("/ws?id=gen_0123")
+    unknown = await queue.get("/ws?id=gen_0123")
     assert (unknown.status, unknown.code) == (404, "NOT_FOUND")
 
 
-async def test_a_page_of_strangers_may_not_listen(quick: Served) -> None:
+async def test_a_page_of_strangers_may_not_listen(queue: Served) -> None:
     for origin in ("https://example.org", "null"):
         with pytest.raises(aiohttp.WSServerHandshakeError) as raised:
-            await connect(quick, headers={"Origin": origin})
+            await connect(queue, headers={"Origin": origin})
         assert raised.value.status == 403
 
 
-async def test_what_clients_say_is_ignored_and_bounded(quick: Served, scripted) -> None:
-    async with connect(quick) as socket:
+async def test_what_clients_say_is_ignored_and_bounded(queue: Served, scripted) -> None:
+    async with connect(queue) as socket:
         listener = Listener(socket)
         await listener.next()
         for _ in range(1000):
             await socket.send_str("{}")
         await socket.send_bytes(b"\0" * 4000)
-        await quick.begin()
+        await queue.begin()
         assert (await listener.next())["type"] == "stage"
         await socket.send_bytes(b"\0" * 5000)
         assert await listener.closed() == 1009
-    async with connect(quick) as socket:  # and others are served as before
+    async with connect(queue) as socket:  # and others are served as before
         assert (await Listener(socket).next())["type"] == "status"
 
 
-async def test_silence_is_broken_by_pings(quick: Served) -> None:
-    set_times(quick, ping=0.2)
-    async with connect(quick, autoping=False) as socket:
+async def test_silence_is_broken_by_pings(queue: Served) -> None:
+    set_times(queue, ping=0.2)
+    async with connect(queue, autoping=False) as socket:
         await Listener(socket).next()
         async with asyncio.timeout(SECONDS):
             ping = await socket.receive()
@@ -201,20 +180,20 @@ async def test_silence_is_broken_by_pings(quick: Served) -> None:
             assert (await socket.receive()).type is WSMsgType.PING
 
 
-async def test_who_does_not_answer_a_ping_is_let_go(quick: Served) -> None:
-    set_times(quick, ping=0.2)
-    async with connect(quick, autoping=False) as socket:
+async def test_who_does_not_answer_a_ping_is_let_go(queue: Served) -> None:
+    set_times(queue, ping=0.2)
+    async with connect(queue, autoping=False) as socket:
         port = port_of(socket._response)
-        assert port in peers(quick)
-        await soon(lambda: port not in peers(quick))
+        assert port in peers(queue)
+        await soon(lambda: port not in peers(queue))
 
 
-async def test_who_leaves_is_let_go_and_nothing_is_said(quick: Served, scripted, caplog) -> None:
+async def test_who_leaves_is_let_go_and_nothing_is_said(queue: Served, scripted, caplog) -> None:
     caplog.set_level(logging.INFO)
-    await quick.begin(previews={})
+    await queue.begin(previews={})
     tasks = len(asyncio.all_tasks())
     for polite in (True, False):
-        socket = await connect(quick)
+        socket = await connect(queue)
         await Listener(socket).next()
         if polite:
             await socket.close()
@@ -224,31 +203,31 @@ async def test_who_leaves_is_let_go_and_nothing_is_said(quick: Served, scripted,
     assert caplog.records == []
 
 
-async def test_who_never_reads_delays_nobody_and_is_given_up(quick: Served, scripted) -> None:
-    set_times(quick, patience=0.5)
-    async with connect(quick) as deaf, connect(quick) as socket:
+async def test_who_never_reads_delays_nobody_and_is_given_up(queue: Served, scripted) -> None:
+    set_times(queue, patience=0.5)
+    async with connect(queue) as deaf, connect(queue) as socket:
         port = port_of(deaf._response)
         deaf._response.connection.transport.pause_reading()
         listener = Listener(socket)
         await listener.next()
-        await quick.begin(previews={})
+        await queue.begin(previews={})
         for step in range(1, 61):
             scripted.tell(preview(step, 100, os.urandom(300_000)))
             assert (await listener.until("preview"))[-1]["data"]["step"] == step
-        await soon(lambda: port not in peers(quick))
+        await soon(lambda: port not in peers(queue))
         scripted.tell(progress(1))
         assert (await listener.next())["type"] == "progress"
         deaf._response.connection.transport.abort()
 
 
 @pytest.mark.parametrize("first", ["server", "service"])
-async def test_a_server_that_stops_says_that_it_goes_away(quick: Served, scripted, first) -> None:
-    generation_id = await quick.begin()
-    async with connect(quick) as socket, connect(quick, f"?id={generation_id}") as one:
+async def test_a_server_that_stops_says_that_it_goes_away(queue: Served, scripted, first) -> None:
+    generation_id = await queue.begin()
+    async with connect(queue) as socket, connect(queue, f"?id={generation_id}") as one:
         listeners = [Listener(socket), Listener(one)]
         for listener in listeners:
             await listener.next()
-        stopping = asyncio.create_task(quick.server.aclose() if first == "server" else quick.service.aclose())
+        stopping = asyncio.create_task(queue.server.aclose() if first == "server" else queue.service.aclose())
         if first == "service":
             assert [(await listener.next())["type"] for listener in listeners] == ["cancelled"] * 2
         assert [await listener.closed() for listener in listeners] == [
