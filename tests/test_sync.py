@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import all_gone
 
 from sdmanager import ImageRequest, generate_image
 from sdmanager.errors import InvalidRequestError
@@ -124,7 +125,7 @@ def test_ctrl_c_ends_the_engine_before_it_comes_out(settings: Settings, tmp_path
         child.send_signal(signal.SIGINT)
         assert child.stdout.readline() == "interrupted\n"
         assert child.wait(10) == 0
-    assert psutil.wait_procs(family, timeout=2)[1] == []
+    assert all_gone(family)
 
 
 LEFT = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import difflib
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 PICTURES: Final = ("initImage", "maskImage")
 
 _TEXTS: Final = frozenset({"operation", "prompt", "negativePrompt", "sampler", "scheduler", *PICTURES})
+_FIELDS: Final = frozenset(field.alias for field in ImageRequest.model_fields.values())
 _DATA_URL: Final = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _NAME_MAX: Final = 40
 
@@ -105,13 +107,17 @@ def image_request(fields: Mapping[str, object]) -> ImageRequest:
             given[name] = _picture(name, given[name])
     if "maskImage" in given and "initImage" not in given:
         raise InvalidRequestError("maskImage needs initImage: there is nothing to redraw.")
+    if "strength" in given and "initImage" not in given:
+        raise InvalidRequestError("strength needs initImage: it says how far to go from it.")
     if "previews" in given:
-        given["previews"] = _checked(_object(given["previews"], "previews"), PreviewOptions, "previews.")
+        given["previews"] = _checked(
+            _object(given["previews"], "previews", PreviewOptions), PreviewOptions, "previews."
+        )
     if "loras" in given:
         loras = given["loras"]
         if not isinstance(loras, list):
-            raise InvalidRequestError("loras must be a list of objects with name and weight.")
-        given["loras"] = [_checked(_object(lora, "loras"), Lora, "loras.") for lora in loras]
+            raise InvalidRequestError("loras must be a list of objects.", hint="Each has name and weight.")
+        given["loras"] = [_checked(_object(lora, "loras", Lora), Lora, "loras.") for lora in loras]
     return ImageRequest.model_validate(given)
 
 
@@ -128,9 +134,9 @@ def form_fields(parts: Mapping[str, object]) -> dict[str, object]:
     """
     fields: dict[str, object] = {}
     for name, part in parts.items():
-        if isinstance(part, bytes) and name not in PICTURES:
+        if isinstance(part, bytes) and name not in PICTURES and name in _FIELDS:
             raise InvalidRequestError(f"{_short(name)} is no picture: send it as text, not as a file.")
-        if name in _TEXTS or not isinstance(part, str):
+        if name in _TEXTS or name not in _FIELDS or not isinstance(part, str):
             fields[name] = part
         elif part:
             fields[name] = _json(name, part)
@@ -153,19 +159,25 @@ def idempotency_key(values: list[str]) -> str | None:
 
 def _checked(fields: Mapping[str, object], model: type[BaseModel], where: str = "") -> dict[str, object]:
     """The fields that say something, each known to the model."""
-    known = {field.alias for field in model.model_fields.values()}
+    known = {field.alias or "" for field in model.model_fields.values()}
     given = {name: value for name, value in fields.items() if value is not None}
     for name in given:
         if name not in known:
+            close = difflib.get_close_matches(name.replace("_", ""), known, n=1, cutoff=0.5)
             raise InvalidRequestError(
-                f"There is no field named {where}{_short(name)}.", details={"fields": [f"{where}{name}"]}
+                f"There is no field named {_short(where + name)}.",
+                hint=f"Did you mean {where + close[0]!r}?"
+                if close
+                else f"There are: {', '.join(sorted(known))}.",
+                details={"fields": [f"{where}{name}"]},
             )
     return given
 
 
-def _object(value: object, name: str) -> dict[str, object]:
+def _object(value: object, name: str, model: type[BaseModel]) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise InvalidRequestError(f"{name} takes objects, with the fields that the documentation names.")
+        known = ", ".join(field.alias or "" for field in model.model_fields.values())
+        raise InvalidRequestError(f"{name} must be an object.", hint=f"Its fields are: {known}.")
     return value
 
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from loras import write_lora
 from PIL import Image
+from processes import all_gone
 
 from sdmanager.cli.generate import DEMO_NOTICE
 
@@ -241,7 +242,7 @@ def test_an_interrupted_run_ends_cleanly(
         child.send_signal(number)
         rest = child.stderr.read()
         assert child.wait(10) == code
-    assert psutil.wait_procs(family, timeout=2)[1] == []
+    assert all_gone(family)
     assert b"Traceback" not in rest
     assert (tmp_path / "output.png").read_text() == "precious"
     assert leftovers(environment) == []

@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 import pytest
 from loras import write_lora
+from processes import all_gone
 
 # One thread: with more, an engine that shares its cores waits most of the time.
 COMMAND = (sys.executable, "-m", "sdmanager", "serve", "--threads", "1")
@@ -100,10 +101,6 @@ def wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
-
-
-def is_gone(family: list[psutil.Process]) -> bool:
-    return psutil.wait_procs(family, timeout=10)[1] == []
 
 
 @contextlib.contextmanager
@@ -360,7 +357,7 @@ def test_what_a_killed_server_had_accepted_is_answered_by_the_next(
         accepted = [server.begin(LONG), server.begin(SHORT)]
         family = server.wait_until_drawing()
         assert server.end(signal.SIGKILL) == -signal.SIGKILL
-        assert is_gone(family)
+        assert all_gone(family)
     assert json.loads(path.read_text())["pid"] == server.child.pid
     with serving(environment, *arguments, port=port) as again:
         assert json.loads(path.read_text())["pid"] == again.child.pid
@@ -377,7 +374,7 @@ def test_a_signal_during_a_generation_ends_both_cleanly(environment: dict[str, s
         name = server.begin(LONG)
         family = server.wait_until_drawing()
         assert server.end(number) == 0
-        assert is_gone(family)
+        assert all_gone(family)
     assert f"generation {name} cancelled" in server.stderr
     assert "Stopping…" in server.stderr
     assert "Traceback" not in server.stderr
@@ -397,7 +394,7 @@ def test_a_signal_before_the_server_is_ready_is_no_success(
         family = server.family()
         assert family
         assert server.end(number) == code
-        assert is_gone(family)
+        assert all_gone(family)
         assert server.child.stdout is not None
         assert server.child.stdout.read() == ""
     assert not path.exists()
@@ -421,7 +418,7 @@ def test_a_second_ctrl_c_kills_at_once_and_leaves_no_process(
         server.child.send_signal(signal.SIGINT)
         wait_for(lambda: "Stopping…" in server.stderr)
         assert server.end(signal.SIGINT) == 130
-        assert is_gone(family)
+        assert all_gone(family)
     assert not path.exists()
     assert "cancelled" not in server.stderr
     assert "Traceback" not in server.stderr
@@ -433,7 +430,7 @@ def test_other_signals_may_come_twice(scripted: dict[str, str]) -> None:
         server.child.send_signal(signal.SIGTERM)
         wait_for(lambda: "Stopping…" in server.stderr)
         assert server.end(signal.SIGTERM, signal.SIGHUP) == 0
-        assert is_gone(family)
+        assert all_gone(family)
     assert "cancelled" in server.stderr
 
 

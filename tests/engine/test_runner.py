@@ -17,6 +17,7 @@ import psutil
 import pytest
 from loras import write_lora
 from PIL import Image
+from processes import all_gone
 
 from sdmanager import ImageRequest, LocalGenerator, PreviewOptions
 from sdmanager.errors import (
@@ -472,8 +473,7 @@ async def test_a_killed_manager_leaves_no_engine_and_its_folder_is_swept(
         family = psutil.Process(manager.pid).children(recursive=True)
         assert family
         manager.kill()
-    gone, alive = psutil.wait_procs(family, timeout=2)
-    assert (len(gone), alive) == (len(family), [])
+    assert all_gone(family)
     assert leftovers(settings)
     await LocalGenerator(settings=settings).prepare()
     assert leftovers(settings) == []

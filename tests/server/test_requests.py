@@ -113,8 +113,8 @@ def test_a_mask_without_a_picture_is_refused_by_the_names_of_the_wire() -> None:
         ({"nonsense": 1}, "nonsense"),
         ({"cfg_scale": 1}, "cfg_scale"),  # Python's names are not the wire's
         ({"init_image": "aW1hZ2U="}, "init_image"),
-        ({"previews": {"skip_first": 1}}, "previews.'skip_first'"),
-        ({"loras": [{"name": "a", "path": "/x"}]}, "loras.'path'"),
+        ({"previews": {"skip_first": 1}}, "'previews.skip_first'"),
+        ({"loras": [{"name": "a", "path": "/x"}]}, "'loras.path'"),
         ({"x" * 5000: 1}, "x" * 40 + "…"),
     ],
 )
@@ -295,3 +295,30 @@ async def test_a_large_picture_is_taken_where_large_text_is_not(served: Served) 
     assert len(picture) > 1 << 20
     reply = await served.post({**PROMPT, "initImage": picture})
     assert reply.status == 201
+
+
+@pytest.mark.parametrize(
+    ("fields", "said", "hint"),
+    [
+        ({"prompt": "x", "promt": "y"}, "'promt'", "'prompt'"),
+        ({"prompt": "x", "init_image": "aGk="}, "'init_image'", "'initImage'"),
+        ({"prompt": "x", "image": "aGk="}, "'image'", "'initImage'"),
+        ({"prompt": "x", "previews": {"strid": 2}}, "'previews.strid'", "'previews.stride'"),
+        ({"prompt": "x", "previews": True}, "previews must be an object", "skipFirst"),
+        ({"prompt": "x", "loras": ["ink"]}, "loras must be an object", "weight"),
+        ({"prompt": "x", "quux": 1}, "'quux'", "cfgScale"),
+        ({"prompt": "x", "strength": 0.5}, "strength needs initImage", None),
+    ],
+)
+def test_what_is_wrong_with_a_field_is_said_with_what_is_right(fields, said, hint):
+    with pytest.raises(InvalidRequestError) as caught:
+        image_request(fields)
+    assert said in caught.value.message
+    assert hint is None or hint in caught.value.hint
+
+
+def test_a_file_under_a_name_that_is_none_is_told_so():
+    with pytest.raises(InvalidRequestError, match="no field named 'image'"):
+        image_request(form_fields({"prompt": "x", "image": b"PNG"}))
+    with pytest.raises(InvalidRequestError, match="no field named 'promt'"):
+        image_request(form_fields({"prompt": "x", "promt": "a cat"}))
