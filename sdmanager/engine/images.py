@@ -66,19 +66,6 @@ def _check_input(source: Path | bytes, what: str) -> None:
     open_input(source, what)  # and let go of: a picture may take hundreds of megabytes
 
 
-def open_inputs(request: ImageRequest) -> tuple[Image.Image | None, Image.Image | None]:
-    """The init image and the mask of a request, each None where there is none.
-
-    Raises:
-        InputImageError: As for ``open_input``.
-    """
-    init, mask = request.init_image, request.mask_image
-    return (
-        open_input(init, _INIT) if init is not None else None,
-        open_input(mask, _MASK) if mask is not None else None,
-    )
-
-
 def open_input(source: Path | bytes, what: str) -> Image.Image:
     """A picture that the caller names, decoded whole and turned upright.
 
@@ -165,12 +152,37 @@ def fit_input(picture: Image.Image, width: int, height: int, *, mask: bool) -> b
         height: Pixels.
         mask: Whether it is a mask: one channel, white marks what is redrawn.
     """
-    flat = picture.convert("L" if mask else "RGB")
+    mode = "L" if mask else "RGB"
+    flat = picture if picture.mode == mode else picture.convert(mode)
     if flat.size != (width, height):
         flat = ImageOps.fit(flat, (width, height), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     flat.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def fit_init_image(request: ImageRequest) -> tuple[ImageRequest, bytes]:
+    """The init image at the size of the request, which is its own where the caller named none.
+
+    Raises:
+        InputImageError: As for ``open_input``.
+    """
+    assert request.init_image is not None  # noqa: S101 - the caller has checked
+    picture = open_input(request.init_image, _INIT)
+    if not request.model_fields_set & {"width", "height"}:
+        width, height = natural_size(picture, request.width, request.height)
+        request = request.model_copy(update={"width": width, "height": height})
+    return request, fit_input(picture, request.width, request.height, mask=False)
+
+
+def fit_mask_image(request: ImageRequest) -> bytes:
+    """The mask at the size of the request.
+
+    Raises:
+        InputImageError: As for ``open_input``.
+    """
+    assert request.mask_image is not None  # noqa: S101 - the caller has checked
+    return fit_input(open_input(request.mask_image, _MASK), request.width, request.height, mask=True)
 
 
 def check_result(path: Path, width: int, height: int, seed: int) -> GeneratedImage:

@@ -36,7 +36,7 @@ from sdmanager.threads import in_thread
 from . import output as out
 from .arguments import INIT_NAME, LORA_FOLDER, MASK_NAME, PREVIEW_NAME, output_name
 from .failures import Diary, explain_failure, explain_picture
-from .images import check_result, fit_input, natural_size, open_inputs
+from .images import check_result, fit_init_image, fit_mask_image
 from .jobs import JobFolder
 from .parser import OutputParser
 from .patience import Watch
@@ -46,7 +46,6 @@ from .progress import ProgressTracker, Snapshot
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from sdmanager.generation import ImageRequest
     from sdmanager.process import Child, ExitStatus
 
     from .run import Run
@@ -137,7 +136,10 @@ class _Execution:
         run = self._run
         inputs: dict[str, bytes] = {}
         if run.request.init_image is not None:
-            self._request, inputs = await in_thread(_prepare_inputs, self._request)
+            # One after the other: each may take a second, and a cancelled run waits for the one in hand.
+            self._request, inputs[INIT_NAME] = await in_thread(fit_init_image, self._request)
+            if run.request.mask_image is not None:
+                inputs[MASK_NAME] = await in_thread(fit_mask_image, self._request)
         self._request, invocation = run.invocation(self._request)
         request = self._request
         self._parser = OutputParser(request.steps, f"{request.prompt}\n{request.negative_prompt}")
@@ -305,17 +307,3 @@ async def _running(watcher: PreviewWatcher | None) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.wait([task])
-
-
-def _prepare_inputs(request: ImageRequest) -> tuple[ImageRequest, dict[str, bytes]]:
-    """The input pictures at the size of the request, which is theirs where the caller named none."""
-    picture, mask = open_inputs(request)
-    assert picture is not None  # noqa: S101 - the caller has checked
-    if not request.model_fields_set & {"width", "height"}:
-        width, height = natural_size(picture, request.width, request.height)
-        request = request.model_copy(update={"width": width, "height": height})
-    size = (request.width, request.height)
-    prepared = {INIT_NAME: fit_input(picture, *size, mask=False)}
-    if mask is not None:
-        prepared[MASK_NAME] = fit_input(mask, *size, mask=True)
-    return request, prepared

@@ -79,7 +79,7 @@ def _middleware(policy: DoorPolicy) -> Middleware:
             if request.match_info.http_exception is not None:
                 return await without_slashes(request, handler)
             return await handler(request)
-        except ConnectionResetError:
+        except ConnectionError:  # nobody is there any more
             raise
         except Exception as exc:  # noqa: BLE001 - logged there
             return _answer(request, exc)

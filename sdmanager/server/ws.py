@@ -51,7 +51,7 @@ async def _socket(request: web.Request) -> web.StreamResponse:
     sender = _Sender(request, socket, only)
     try:
         await socket.prepare(request)
-    except ConnectionResetError:  # gone already
+    except ConnectionError:  # gone already
         return socket
     sending, listening = asyncio.create_task(sender.run()), asyncio.create_task(_listen(socket))
     try:
@@ -107,7 +107,7 @@ class _Sender:
                 if self._preview is not None:
                     await self._tell(self._preview, self._feed)
                 await self._follow(self._feed)
-        except (ConnectionResetError, TimeoutError):
+        except (ConnectionError, TimeoutError):
             self._streams.drop(self._request)
         going = self._only is None or self._streams.closing
         return WSCloseCode.GOING_AWAY if going else WSCloseCode.OK

@@ -74,7 +74,7 @@ def jobs(monkeypatch):
 @pytest.fixture
 async def child(jobs):
     """Makes children as `spawn` would on Windows, and ends them."""
-    children = []
+    children, others = [], set(threading.enumerate())
 
     def child(argv, on_stdout=ignored, on_stderr=ignored, *, grace=0.1, backstop=2.0):
         def begin(on_output, on_exit):
@@ -90,9 +90,9 @@ async def child(jobs):
         await made._end()
     assert all(job.closed for job in jobs)
     deadline = time.monotonic() + 5
-    while threading.active_count() > 1 and time.monotonic() < deadline:
+    while (left := set(threading.enumerate()) - others) and time.monotonic() < deadline:
         await asyncio.sleep(0.005)
-    assert threading.active_count() == 1
+    assert not left
 
 
 async def test_output_and_exit_code(child, new_output):

@@ -103,6 +103,7 @@ async def test_no_server_errors_and_no_mismatches(
     assert not caplog.records
 
 
+@pytest.mark.slow
 async def test_none_while_the_server_is_busy_and_drawing_fails(asked_by_schemathesis) -> None:
     generations, answers = await asked_by_schemathesis(MoodyGenerator, 20, queue_size=0)
     assert answers[201] >= 5, answers
