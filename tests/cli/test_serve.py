@@ -297,7 +297,9 @@ def test_a_failed_generation_is_told_with_its_reason(scripted: dict[str, str]) -
 
 def test_the_ready_file_is_there_while_the_server_answers(scripted: dict[str, str], tmp_path: Path) -> None:
     home, path = Path(scripted["HOME"]), tmp_path / "ready.json"
-    path.write_text('{"url": "http://127.0.0.1:1", "pid": 1}')
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    path.write_text(json.dumps({"url": "http://127.0.0.1:1", "pid": gone.pid}))
     (home / "mode").write_text("hang@loading")
     with started(scripted, "--ready-file", str(path)) as server:
         wait_for((home / "ran").exists)
