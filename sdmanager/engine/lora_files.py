@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import InvalidRequestError
+from sdmanager.models import HEAD_BYTES, are_weights
 
 from .loras import SUFFIXES, file_names, link_name, tagged, wanted_loras, without_suffix
 
@@ -80,8 +81,8 @@ def _find(wanted: WantedLora, folder: Path) -> tuple[str, Path]:
 def _check_content(wanted: WantedLora, path: Path) -> None:
     # The engine goes by the content, so that an ending alone would not keep a pickle from it.
     with path.open("rb") as file:
-        head = file.read(9)
-    if not (head.startswith(b"GGUF") or head[8:] == b"{"):
+        head = file.read(HEAD_BYTES)
+    if not are_weights(head):
         raise InvalidRequestError(
             f"{wanted.what} is neither a safetensors nor a GGUF file.",
             hint="Download it again, or convert it: files of other kinds are not used.",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sdmanager.settings import Settings
 
-_HEAD_BYTES: Final = 9
+HEAD_BYTES: Final = 9
 
 
 class Role(StrEnum):
@@ -142,7 +142,7 @@ class ModelFiles:
             what = f"The {role.replace('_', ' ')} file {path.name!r}"
             try:
                 with path.open("rb") as file:
-                    head = file.read(_HEAD_BYTES)
+                    head = file.read(HEAD_BYTES)
             except OSError as exc:
                 raise ModelNotFoundError(f"{what} cannot be read: {exc.strerror}.", details=details) from exc
             if not _is_model(head):
@@ -151,10 +151,19 @@ class ModelFiles:
                 )
 
 
+def are_weights(head: bytes) -> bool:
+    """Whether a file that begins so is safetensors or GGUF; a checkpoint, which is a pickle, is neither.
+
+    Args:
+        head: Its first ``HEAD_BYTES``.
+    """
+    # safetensors: eight bytes for the length of a JSON header, then the header.
+    return head.startswith(b"GGUF") or head[8:] == b"{"
+
+
 def _is_model(head: bytes) -> bool:
-    # safetensors: the length of a JSON header, then the header. Checkpoints: a zip, or a bare pickle.
-    is_safetensors = len(head) == _HEAD_BYTES and head[8:9] == b"{"
-    return is_safetensors or head.startswith((b"GGUF", b"PK\x03\x04", b"\x80"))
+    # Checkpoints: a zip, or a bare pickle.
+    return are_weights(head) or head.startswith((b"PK\x03\x04", b"\x80"))
 
 
 def resolve_model(model: str | os.PathLike[str] | ModelFiles | None, settings: Settings) -> ModelFiles:

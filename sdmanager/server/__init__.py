@@ -7,7 +7,6 @@ from .face import Face as Face
 from .http import HttpServer as HttpServer
 from .http import bind as bind
 from .origins import DoorPolicy as DoorPolicy
-from .origins import is_loopback as is_loopback
 from .schemas import EngineInfo as EngineInfo
 from .schemas import ErrorInfo as ErrorInfo
 from .schemas import ServerInfo as ServerInfo
@@ -21,5 +20,4 @@ __all__ = (
     "ServerInfo",
     "answers",
     "bind",
-    "is_loopback",
 )

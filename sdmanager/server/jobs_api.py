@@ -5,20 +5,20 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import hdrs, web
-
 from sdmanager.errors import GenerationCancelledError, InvalidRequestError, StorageError
 from sdmanager.generation import Cancelled, Failed, Preview, Progress, StageChanged
 from sdmanager.threads import in_thread
 
 from .face import FACE
 from .requests import read_fields, submit
-from .responses import json_response
+from .responses import created_response
 from .streams import encode, event_stream
 from .wire import failure_body, preview_body, progress_body
 from .words import first_progress
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from sdmanager.errors import SDManagerError
     from sdmanager.generation import Event, GenerationResult
     from sdmanager.jobs import Feed, GenerationService
@@ -44,10 +44,7 @@ async def _create(request: web.Request) -> web.StreamResponse:
     fields.setdefault("previews", {})  # null turns them off
     generation, replayed = await submit(request, fields)
     url = f"{JOBS}/{generation.id}/stream"
-    headers: dict[str, str] = {hdrs.LOCATION: url}
-    if replayed:
-        headers["Idempotency-Replayed"] = "true"
-    return json_response({"job_id": generation.id, "sse_url": url}, 201, headers)
+    return created_response(url, {"job_id": generation.id, "sse_url": url}, replayed=replayed)
 
 
 async def _stream(request: web.Request) -> web.StreamResponse:

@@ -17,7 +17,7 @@ from sdmanager.threads import in_thread
 from .face import FACE
 from .openapi import openapi_json
 from .requests import read_fields, submit
-from .responses import json_response
+from .responses import created_response, json_response
 from .wire import GENERATIONS, generation_body, generation_summary, result_body
 
 if TYPE_CHECKING:
@@ -69,13 +69,10 @@ async def _openapi(request: web.Request) -> web.StreamResponse:
 
 async def _create(request: web.Request) -> web.StreamResponse:
     generation, replayed = await submit(request, await read_fields(request))
-    headers: dict[str, str] = {hdrs.LOCATION: f"{GENERATIONS}/{generation.id}"}
-    if replayed:
-        headers["Idempotency-Replayed"] = "true"
     # Of a new one always "pending", also where drawing began at once: what clients of this protocol expect.
     status = generation.status if replayed else Status.PENDING
     body = {"id": generation.id, "status": status.value, "createdAt": generation.created_at}
-    return json_response(body, 201, headers)
+    return created_response(f"{GENERATIONS}/{generation.id}", body, replayed=replayed)
 
 
 async def _list(request: web.Request) -> web.StreamResponse:

@@ -33,6 +33,20 @@ def json_response(value: object, status: int = 200, headers: Mapping[str, str] |
     return web.Response(body=body, status=status, headers={**own, **headers} if headers else own)
 
 
+def created_response(location: str, value: object, *, replayed: bool) -> web.Response:
+    """The answer to a request that made something.
+
+    Args:
+        location: Path of what was made.
+        value: What ``json.dumps`` takes.
+        replayed: Whether an earlier request with the same ``Idempotency-Key`` made it.
+    """
+    headers: dict[str, str] = {hdrs.LOCATION: location}
+    if replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return json_response(value, 201, headers)
+
+
 def error_response(
     error: SDManagerError, headers: Mapping[str, str] | None = None, *, status: int | None = None
 ) -> web.Response:
