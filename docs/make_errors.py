@@ -22,13 +22,12 @@ Besides these, the command line exits with 0 on success, 2 on wrong usage, 130 a
 
 def table() -> str:
     """The whole page."""
-    rows = []
-    for value in vars(errors).values():
-        if isinstance(value, type) and issubclass(value, errors.SDManagerError):
-            meaning = (value.__doc__ or "").splitlines()[0]
-            rows.append(
-                f"| `{value.__name__}` | `{value.code}` | {value.exit_code} | {value.http_status} | {meaning} |"
-            )
+    kinds = [getattr(errors, name) for name in errors.__all__]
+    rows = [
+        f"| `{kind.__name__}` | `{kind.code}` | {kind.exit_code} | {kind.http_status} | "
+        f"{(kind.__doc__ or '').splitlines()[0]} |"
+        for kind in sorted(kinds, key=lambda kind: kind.exit_code)
+    ]
     return HEADER + "\n".join(rows) + "\n" + FOOTER
 
 

@@ -185,6 +185,8 @@ class ImageRequest(_Vocabulary):
         height: Pixels, likewise.
         steps: Sampling steps, 1 to 1000.
         cfg_scale: Classifier-free guidance scale, 0 to 50.
+        guidance: Distilled guidance scale, 0 to 100, of models that were trained with it, such as FLUX.1 dev, which
+            want a cfg scale of 1; others ignore it. None: the model's own, else the engine's.
         seed: Of the first image; the next ones take seed + 1, + 2, …; None or negative: chosen by us.
         sampler: Name from the engine's own list; None: the engine's choice for the model.
         scheduler: Likewise.
@@ -206,6 +208,7 @@ class ImageRequest(_Vocabulary):
     height: Size = 512
     steps: Annotated[int, Field(ge=1, le=STEPS_MAX, strict=True)] = 20
     cfg_scale: Annotated[float, Field(ge=0, le=50, allow_inf_nan=False, strict=True)] = 7.5
+    guidance: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)] | None = None
     seed: Annotated[int, Field(le=_SEED_MAX, strict=True)] | None = None
     sampler: str | None = None
     scheduler: str | None = None
@@ -264,6 +267,7 @@ class RequestFields(TypedDict, total=False):
     height: int
     steps: int
     cfg_scale: float
+    guidance: float | None
     seed: int | None
     sampler: str | None
     scheduler: str | None

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -15,6 +14,7 @@ from sdmanager.errors import InvalidRequestError, ModelCorruptError, ModelNotFou
 from sdmanager.files import expanded
 
 from .demo import DEMO_NAME, demo_paths
+from .families import Family, ModelDefaults, Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,39 +22,6 @@ if TYPE_CHECKING:
     from sdmanager.settings import Settings
 
 HEAD_BYTES: Final = 9
-
-
-class Role(StrEnum):
-    """The part that a file plays. The values are the names used in Python and on the command line."""
-
-    MODEL = "model"
-    DIFFUSION_MODEL = "diffusion_model"
-    CLIP_L = "clip_l"
-    CLIP_G = "clip_g"
-    T5XXL = "t5xxl"
-    LLM = "llm"
-    VAE = "vae"
-    TAE = "tae"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelDefaults:
-    """What suits a model where the caller says nothing; None: the request's own default."""
-
-    steps: int | None = None
-    cfg_scale: float | None = None
-    width: int | None = None
-    height: int | None = None
-
-    def as_fields(self) -> dict[str, int | float]:
-        """The fields of a request that this model has an opinion on."""
-        named = {
-            "steps": self.steps,
-            "cfg_scale": self.cfg_scale,
-            "width": self.width,
-            "height": self.height,
-        }
-        return {name: value for name, value in named.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +33,13 @@ class ModelFiles:
         files: Path of each part, made absolute. Either a whole ``model`` or a ``diffusion_model`` with what it needs;
             ``tae`` is the tiny autoencoder of previews, and decodes the picture too where no other VAE is there.
         defaults: What suits the model.
+        family: Decides on flags; None: unknown, and the engine finds out.
     """
 
     name: str
     files: Mapping[Role, Path]
     defaults: ModelDefaults = field(default_factory=ModelDefaults)
+    family: Family | None = None
 
     def __post_init__(self) -> None:
         """Refuse a set of files that no engine could draw with."""
@@ -180,7 +149,8 @@ def resolve_model(model: str | os.PathLike[str] | ModelFiles | None, settings: S
     """
     if model is None or model == DEMO_NAME:
         files = {Role(role): path for role, path in demo_paths(settings.models_dir).items()}
-        return ModelFiles(DEMO_NAME, files, ModelDefaults(steps=12, cfg_scale=1.0, width=256, height=256))
+        defaults = ModelDefaults(steps=12, cfg_scale=1.0, width=256, height=256)
+        return ModelFiles(DEMO_NAME, files, defaults, Family.OVIS_IMAGE)
     if isinstance(model, ModelFiles):
         resolved = model
     else:
