@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ._fingerprint import hardware_fingerprint as hardware_fingerprint
 from ._system import current_platform as current_platform
+from ._system import ram_now as ram_now
 from .snapshot import Gpu as Gpu
 from .snapshot import HardwareSnapshot as HardwareSnapshot
 from .snapshot import Vendor as Vendor
@@ -19,5 +20,6 @@ __all__ = (
     "Vendor",
     "current_platform",
     "hardware_fingerprint",
+    "ram_now",
     "take_snapshot",
 )

@@ -74,6 +74,16 @@ def read_this_system(tree: Tree) -> Reading:
     )
 
 
+def ram_now() -> tuple[int | None, int | None]:
+    """Bytes of RAM, all and what can be had, with what control groups allow; no driver is asked."""
+    if sys.platform.startswith("linux"):
+        from ._linux_memory import read_memory
+        from ._tree import Tree
+
+        return read_memory(Tree())
+    return _memory()
+
+
 def _memory() -> tuple[int | None, int | None]:
     import psutil
 

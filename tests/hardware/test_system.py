@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sdmanager.hardware import current_platform
+from sdmanager.hardware import current_platform, ram_now, take_snapshot
 from sdmanager.hardware._linux import cpu_flags, read_linux
 from sdmanager.hardware._machine import find_interpreter, this_machine
 from sdmanager.hardware._macos import is_translated, read_macos, system_facts
@@ -46,6 +46,13 @@ def test_this_platform_is_named():
 
 
 @on_linux
+async def test_the_memory_alone_is_that_of_the_whole_look(home):
+    total, available = ram_now()
+    snapshot = await take_snapshot(home, max_age=0)
+    assert total == snapshot.ram_total
+    assert 0 < available <= total
+
+
 def test_glibc_is_what_ldd_says():
     done = subprocess.run(["ldd", "--version"], capture_output=True, text=True, check=False)
     version = re.search(r"(?:GLIBC|GNU libc)[^)]*\) ([\d.]+)", done.stdout)
