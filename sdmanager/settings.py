@@ -35,6 +35,8 @@ class Settings:
         pipe_backstop: Seconds to wait for the last output of a dead child whose pipe somebody still holds.
         loras: The only folder that LoRAs are taken from; None: ``loras`` in the data folder.
         logs: Log files of servers; None: ``logs`` in the state folder.
+        catalog: The user's own catalogue of models, used instead of the one of this package.
+        allow_pickle: Whether checkpoints are taken, which are pickles and can run any program when they are opened.
         guard: Command that guards each child, or None for the built-in one (see ``sdmanager.process``).
     """
 
@@ -50,11 +52,14 @@ class Settings:
     loras: Path | None = None
     logs: Path | None = None
     guard: tuple[str, ...] | None = None
+    catalog: Path | None = None
+    allow_pickle: bool = False
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read ``SDMANAGER_HOME`` (one folder for everything), ``SDMANAGER_ENGINE``, ``SDMANAGER_VARIANT``,
-        ``SDMANAGER_BINARIES`` (another ``binaries.json``), ``SDMANAGER_MIRROR`` and ``SDMANAGER_LORAS``.
+        ``SDMANAGER_BINARIES`` (another ``binaries.json``), ``SDMANAGER_MIRROR``, ``SDMANAGER_LORAS``,
+        ``SDMANAGER_CATALOG`` (another catalogue of models) and ``SDMANAGER_ALLOW_PICKLE`` (``1``: take checkpoints).
 
         Args:
             environ: Variables to read; the process's own when None.
@@ -79,6 +84,8 @@ class Settings:
             variant=env.get("SDMANAGER_VARIANT") or None,
             manifest=expanded(env["SDMANAGER_BINARIES"]) if env.get("SDMANAGER_BINARIES") else None,
             mirror=env.get("SDMANAGER_MIRROR") or None,
+            catalog=expanded(env["SDMANAGER_CATALOG"]) if env.get("SDMANAGER_CATALOG") else None,
+            allow_pickle=env.get("SDMANAGER_ALLOW_PICKLE") == "1",
         )
 
     def with_engine(self, engine: str | os.PathLike[str]) -> Settings:

@@ -21,6 +21,12 @@ def test_one_folder_for_everything(tmp_path: Path) -> None:
     assert (settings.logs_dir, settings.loras_dir) == (tmp_path / "logs", tmp_path / "data" / "loras")
 
 
+@pytest.mark.parametrize("value", ["", "0", "no", "true"])
+def test_pickles_are_taken_only_where_it_is_said_plainly(tmp_path: Path, value: str) -> None:
+    environ = {"SDMANAGER_HOME": str(tmp_path), "SDMANAGER_ALLOW_PICKLE": value}
+    assert not Settings.from_environment(environ).allow_pickle
+
+
 def test_wishes(tmp_path: Path) -> None:
     settings = Settings.from_environment(
         {
@@ -30,8 +36,11 @@ def test_wishes(tmp_path: Path) -> None:
             "SDMANAGER_BINARIES": "/x/binaries.json",
             "SDMANAGER_MIRROR": "https://mirror.example",
             "SDMANAGER_LORAS": "~/loras",
+            "SDMANAGER_CATALOG": "~/models.json",
+            "SDMANAGER_ALLOW_PICKLE": "1",
         }
     )
+    assert (settings.catalog, settings.allow_pickle) == (Path("~/models.json").expanduser(), True)
     assert settings.engine == Path("~/sd-cli").expanduser()
     assert (settings.variant, settings.manifest) == ("cpu", Path("/x/binaries.json"))
     assert settings.mirror == "https://mirror.example"

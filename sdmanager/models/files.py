@@ -11,15 +11,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import InvalidRequestError, ModelCorruptError, ModelNotFoundError
-from sdmanager.files import expanded
 
-from .demo import DEMO_NAME, demo_paths
 from .families import Family, ModelDefaults, Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from sdmanager.settings import Settings
 
 HEAD_BYTES: Final = 9
 
@@ -98,26 +94,24 @@ class ModelFiles:
             if size == 0:
                 raise ModelCorruptError(f"{what} is empty.", details=details)
 
-    def check_formats(self) -> None:
-        """See that every file begins like one that an engine can read, which a page of an error, say, does not.
+    def check_formats(self, *, allow_pickle: bool = False) -> None:
+        """See by its header that every file is whole, and can be the part that it was given as.
+
+        Args:
+            allow_pickle: Take checkpoints, unread.
 
         Raises:
-            ModelCorruptError: One is neither safetensors nor GGUF nor a checkpoint.
+            ModelCorruptError: One is cut short, damaged, or no model.
+            ModelUnsafeError: One is a checkpoint.
+            ModelUnsupportedError: One is something else, such as a LoRA.
             ModelNotFoundError: One cannot be read.
         """
+        from ._composing import check_role
+        from .inspection import inspect_file
+
         self.check()
         for role, path in self.files.items():
-            details = {"role": str(role), "path": str(path)}
-            what = f"The {role.replace('_', ' ')} file {path.name!r}"
-            try:
-                with path.open("rb") as file:
-                    head = file.read(HEAD_BYTES)
-            except OSError as exc:
-                raise ModelNotFoundError(f"{what} cannot be read: {exc.strerror}.", details=details) from exc
-            if not _is_model(head):
-                raise ModelCorruptError(
-                    f"{what} is neither safetensors nor GGUF nor a checkpoint.", details=details
-                )
+            check_role(role, path, inspect_file(path, allow_pickle=allow_pickle))
 
 
 def are_weights(head: bytes) -> bool:
@@ -128,38 +122,3 @@ def are_weights(head: bytes) -> bool:
     """
     # safetensors: eight bytes for the length of a JSON header, then the header.
     return head.startswith(b"GGUF") or head[8:] == b"{"
-
-
-def _is_model(head: bytes) -> bool:
-    # Checkpoints: a zip, or a bare pickle.
-    return are_weights(head) or head.startswith((b"PK\x03\x04", b"\x80"))
-
-
-def resolve_model(model: str | os.PathLike[str] | ModelFiles | None, settings: Settings) -> ModelFiles:
-    """The files behind a name, a path, or what is already a model.
-
-    Args:
-        model: ``None`` and ``"demo"`` mean the demo model, which is made at need (about a second).
-        settings: Says where models are kept.
-
-    Raises:
-        ModelNotFoundError: No such model.
-        ModelCorruptError: A file of it is empty.
-        StorageError: The demo model cannot be written.
-    """
-    if model is None or model == DEMO_NAME:
-        files = {Role(role): path for role, path in demo_paths(settings.models_dir).items()}
-        defaults = ModelDefaults(steps=12, cfg_scale=1.0, width=256, height=256)
-        return ModelFiles(DEMO_NAME, files, defaults, Family.OVIS_IMAGE)
-    if isinstance(model, ModelFiles):
-        resolved = model
-    else:
-        path = expanded(model)
-        resolved = ModelFiles(path.stem, {Role.MODEL: path})
-    resolved.check()
-    return resolved
-
-
-def demo_model(settings: Settings) -> ModelFiles:
-    """The demo model: random weights, so its pictures are noise, but the real engine really draws them."""
-    return resolve_model(DEMO_NAME, settings)

@@ -1,20 +1,22 @@
-"""What a model is: files by role, found or refused."""
+"""What a model is: files by role."""
 
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import pytest
+from model_parts import make
 
-from sdmanager.errors import InvalidRequestError, ModelCorruptError, ModelNotFoundError
-from sdmanager.models import ModelDefaults, ModelFiles, Role, resolve_model
-from sdmanager.settings import Settings
-
-
-@pytest.fixture
-def settings(tmp_path) -> Settings:
-    return Settings(tmp_path / "data", tmp_path / "cache", tmp_path / "state")
+from sdmanager.errors import (
+    InvalidRequestError,
+    ModelCorruptError,
+    ModelNotFoundError,
+    ModelUnsafeError,
+    ModelUnsupportedError,
+)
+from sdmanager.models import ModelDefaults, ModelFiles, Role, demo_model
 
 
 @pytest.fixture
@@ -22,21 +24,6 @@ def weights(tmp_path) -> Path:
     path = tmp_path / "some model.v1.safetensors"
     path.write_bytes(b"x")
     return path
-
-
-def test_a_file_is_a_whole_model(settings, weights):
-    for given in (weights, str(weights)):
-        model = resolve_model(given, settings)
-        assert (model.name, dict(model.files)) == ("some model.v1", {Role.MODEL: weights})
-        assert model.has_own_decoder
-        assert model.defaults.as_fields() == {}
-
-
-def test_a_relative_path_and_a_home_folder(settings, weights, monkeypatch):
-    monkeypatch.chdir(weights.parent)
-    assert resolve_model(weights.name, settings).files[Role.MODEL] == weights
-    monkeypatch.setenv("HOME", str(weights.parent))
-    assert resolve_model(f"~/{weights.name}", settings).files[Role.MODEL] == weights
 
 
 def test_files_are_made_absolute(weights, monkeypatch):
@@ -47,39 +34,36 @@ def test_files_are_made_absolute(weights, monkeypatch):
     model.check()
 
 
+def test_a_model_whose_headers_are_right(home, tmp_path):
+    demo_model(home).check_formats()
+    ModelFiles("x", {Role.MODEL: make(tmp_path / "x.gguf", "unheard-of")}).check_formats()
+
+
 @pytest.mark.parametrize(
-    ("name", "kind", "words"),
+    ("spoil", "error", "words"),
     [
-        ("none.gguf", ModelNotFoundError, "does not exist"),
-        ("~nobody-of-this-name/x.gguf", ModelNotFoundError, "does not exist"),
-        ("a\0b.gguf", ModelNotFoundError, "does not exist"),
-        ("x" * 300, ModelNotFoundError, "cannot be read"),
-        ("file/x.gguf", ModelNotFoundError, "cannot be read"),
-        ("folder", ModelNotFoundError, "is a folder"),
-        ("broken-link.gguf", ModelNotFoundError, "does not exist"),
-        ("empty.gguf", ModelCorruptError, "is empty"),
+        (lambda path: os.truncate(path, path.stat().st_size - 1), ModelCorruptError, "'vae.gguf'"),
+        (lambda path: path.write_bytes(b"x" * 100), ModelCorruptError, "neither safetensors nor GGUF"),
+        (lambda path: make(path, "lora"), ModelUnsupportedError, "given as the VAE, and is a LoRA"),
+        (lambda path: path.write_bytes(pickle.dumps({}, protocol=2)), ModelUnsafeError, "pickle"),
+        (lambda path: path.unlink(), ModelNotFoundError, "The vae file 'vae.gguf' does not exist"),
     ],
-    ids=ascii,
 )
-def test_a_file_that_is_no_model(settings, tmp_path, monkeypatch, name, kind, words):
-    """A '~name' that is no user and a NUL were errors without a type."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").write_text("x")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "empty.gguf").touch()
-    (tmp_path / "broken-link.gguf").symlink_to("nowhere")
-    with pytest.raises(kind, match=words) as caught:
-        resolve_model(name, settings)
-    assert str(caught.value).startswith("The model file ")
-    assert str(tmp_path) not in str(caught.value)
-    assert caught.value.hint
-    assert caught.value.details["role"] == "model"
+def test_a_part_whose_header_is_wrong(tmp_path, spoil, error, words):
+    path = make(tmp_path / "vae.gguf", "vae")
+    model = ModelFiles("x", {Role.MODEL: make(tmp_path / "x.gguf", "sd1"), Role.VAE: path})
+    model.check_formats()
+    spoil(path)
+    with pytest.raises(error, match=words):
+        model.check_formats()
 
 
-def test_each_part_is_checked_and_named(weights, tmp_path):
-    model = ModelFiles("x", {Role.DIFFUSION_MODEL: weights, Role.T5XXL: tmp_path / "t5.gguf"})
-    with pytest.raises(ModelNotFoundError, match=r"The t5xxl file 't5\.gguf' does not exist"):
-        resolve_model(model, None)
+def test_a_checkpoint_that_is_allowed(tmp_path):
+    (tmp_path / "x.ckpt").write_bytes(pickle.dumps({}, protocol=2))
+    model = ModelFiles("x", {Role.MODEL: tmp_path / "x.ckpt"})
+    with pytest.raises(ModelUnsafeError):
+        model.check_formats()
+    model.check_formats(allow_pickle=True)
 
 
 @pytest.mark.parametrize("roles", [[], [Role.VAE], [Role.LLM, Role.TAE]])
@@ -130,12 +114,3 @@ def test_keys_differ_with_name_file_and_role():
         ModelFiles("x", {Role.MODEL: a, Role.VAE: b}).key,
     }
     assert len(keys) == 5
-
-
-def test_a_name_that_is_no_utf8(tmp_path, settings):
-    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.gguf"))
-    try:
-        path.write_bytes(b"x")
-    except OSError:
-        pytest.skip("this file system takes UTF-8 only")
-    assert resolve_model(path, settings).key.startswith("caf\udce9:")
