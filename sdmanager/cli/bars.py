@@ -33,7 +33,14 @@ def _knows_its_size() -> bool:
         return False
 
 
-def _bar(title: str, total: int, unit: str) -> tqdm[NoReturn]:
+def new_bar(title: str, total: int, unit: str) -> tqdm[NoReturn]:
+    """A bar on stderr, where that is a terminal.
+
+    Args:
+        title: What stands before it.
+        total: Of how many; 0 while unknown.
+        unit: Of what.
+    """
     from tqdm import tqdm
 
     # disable=None: nothing is drawn where stderr is no terminal.
@@ -72,7 +79,7 @@ class StageBars:
 
     def show(self, event: Event) -> None:
         """Draw what an event says."""
-        from sdmanager.generation import Progress
+        from sdmanager.generation import ImageGenerationProgress, Progress
 
         if self._quiet or not isinstance(event, Progress):
             return
@@ -84,17 +91,16 @@ class StageBars:
             if is_sampling and event.total_images > 1:
                 title = f"Image {event.image}/{event.total_images}"
             unit = {"loading": "tensor", "diffusion": "step", "decoding": "image"}[event.stage]
-            self._bar = _bar(title, event.total_steps, unit)
+            self._bar = new_bar(title, event.total_steps, unit)
             self._key = key
         bar = self._bar
         if bar is None:
             return
         if event.total_steps:
             bar.total = event.total_steps
-        if event.eta_seconds is not None:
-            bar.set_postfix_str(
-                f"{event.percentage:.0f}% of all, {event.eta_seconds:.0f} s left", refresh=False
-            )
+        progress = ImageGenerationProgress.of(event)
+        if progress.remaining_text:
+            bar.set_postfix_str(f"{progress.percent}% of all, {progress.remaining_text}", refresh=False)
         bar.update(max(event.step - bar.n, 0))
         bar.refresh()
 
@@ -129,7 +135,7 @@ class EngineBar:
             print(_headline(progress), file=sys.stderr)
             if counted:
                 title, unit = _COUNTED[progress.phase]
-                self._bar = _bar(title, progress.total, unit)
+                self._bar = new_bar(title, progress.total, unit)
         if self._bar is not None:
             self._bar.total = progress.total or None
             self._bar.update(max(progress.step - self._bar.n, 0))

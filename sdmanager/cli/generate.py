@@ -11,19 +11,28 @@ from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import InvalidRequestError
 
-from .options import MODEL_URL, UNSET, add_lora_dir, add_memory, add_model, model_of, plan_of, settings_of
-from .output import numbered, say
+from .hosted import add_provider, hosted_of
+from .options import UNSET, add_lora_dir, add_memory, add_model, model_of, plan_of, settings_of
+from .output import note, numbered, say
 
 if TYPE_CHECKING:
-    from sdmanager.generation import Event, GeneratedImage, GenerationResult, ImageRequest, Lora
+    from sdmanager.generation import (
+        Event,
+        GeneratedImage,
+        GenerationResult,
+        ImageGenerator,
+        ImageRequest,
+        Lora,
+    )
 
     from .previews import PreviewKeeper
 
 _PREVIEW_METHODS: Final = ("none", "auto", "proj", "tae", "vae")
+_PRESETS: Final = ("default", "high-quality", "fast")
 
 DEMO_NOTICE: Final = (
     "No model was given, so this picture is noise from the model 'demo'. For a real one: "
-    f"curl -LO {MODEL_URL}  and add  -m sd_turbo-f16-q8_0.gguf --steps 4 --cfg-scale 1"
+    "sdmanager models pull sd-turbo  and add  -m sd-turbo"
 )
 
 
@@ -32,15 +41,24 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "generate",
         help="draw a picture",
-        description="Draws a picture with stable-diffusion.cpp on this machine. The first run fetches or builds "
-        "the engine, once. Ctrl-C cancels and leaves nothing but the previews that were asked for.",
+        description="Draws a picture with stable-diffusion.cpp on this machine, or with a hosted service. The first "
+        "run here fetches or builds the engine, once. Ctrl-C cancels and leaves nothing but the previews that were "
+        "asked for.",
         epilog="Examples:  sdmanager generate 'a lighthouse at dusk' -o lighthouse.png   |   sdmanager generate "
-        "'a cat' -m sd_turbo-f16-q8_0.gguf --steps 4 --cfg-scale 1 --count 4 -o cat.png --timelapse cat.webp",
+        "'a cat' -m sd-turbo --count 4 -o cat.png --timelapse cat.webp",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("prompt", metavar="PROMPT", help="what to draw")
     parser.set_defaults(run=_generate)
-    for add_group in (_add_output, add_model, _add_picture, _add_start, _add_previews, add_memory):
+    for add_group in (
+        _add_output,
+        add_provider,
+        add_model,
+        _add_picture,
+        _add_start,
+        _add_previews,
+        add_memory,
+    ):
         add_group(parser)
 
 
@@ -63,7 +81,18 @@ def _add_picture(parser: argparse.ArgumentParser) -> None:
     picture.add_argument("-W", "--width", metavar="PX", type=int, help="64-4096, by 8; 512", default=UNSET)
     picture.add_argument("-H", "--height", metavar="PX", type=int, help="64-4096, by 8; 512", default=UNSET)
     picture.add_argument("--steps", metavar="N", type=int, help="sampling steps; 20", default=UNSET)
+    picture.add_argument(
+        "--preset", choices=_PRESETS, default=UNSET,
+        help="fast: half the steps that suit the model; high-quality: twice as many",
+    )  # fmt: skip
     picture.add_argument("--cfg-scale", metavar="X", type=float, help="guidance; 7.5", default=UNSET)
+    picture.add_argument(
+        "--guidance",
+        metavar="X",
+        type=float,
+        help="distilled guidance, of models such as FLUX.1 dev",
+        default=UNSET,
+    )
     picture.add_argument("--seed", metavar="N", type=int, help="chosen and reported if absent", default=UNSET)
     picture.add_argument("--sampler", metavar="NAME", help="the engine's name, e.g. euler_a", default=UNSET)
     picture.add_argument("--scheduler", metavar="NAME", help="the engine's name, e.g. karras", default=UNSET)
@@ -111,35 +140,22 @@ def _add_previews(parser: argparse.ArgumentParser) -> None:
 
 
 async def _generate(args: argparse.Namespace) -> int:
-    from sdmanager.engine import LocalGenerator
-
-    from .bars import EngineBar, StageBars
+    from .bars import StageBars
     from .previews import PreviewKeeper
 
     given = vars(args)
     quiet = bool(given.get("quiet") or given.get("json"))
+    hosted = hosted_of(given)
     keeper = PreviewKeeper.from_options(
         given.get("preview"), given.get("preview_dir"), given.get("timelapse"), given.get("preview_stride")
     )
     request = _request(given, keeper)
     targets = _targets(args.output, request.count)
     keeper.check_targets(targets)
-    model = model_of(given)
-    engine_bar = EngineBar(quiet=quiet)
-    generator = LocalGenerator(
-        model,
-        settings=settings_of(given),
-        plan=plan_of(given),
-        threads=given.get("threads"),
-        on_prepare=engine_bar.show,
-        on_output=_print_output if given.get("verbose") else None,
-    )
-    try:
-        await generator.prepare()
-    finally:
-        engine_bar.close()
-    if model is None and not quiet:
-        print(DEMO_NOTICE, file=sys.stderr)
+    generator = hosted if hosted is not None else await _prepared(given, quiet=quiet)
+    if hosted is not None and not quiet:
+        service = "a hosted service" if hosted.service == "auto" else hosted.service
+        note(f"Waiting for {service} to draw with {hosted.model} …")
     keeper.make_folder()
     with StageBars(quiet=quiet or bool(given.get("verbose"))) as bars:
 
@@ -155,12 +171,39 @@ async def _generate(args: argparse.Namespace) -> int:
     return 0
 
 
+async def _prepared(given: dict[str, object], *, quiet: bool) -> ImageGenerator:
+    """The engine on this machine, ready to draw."""
+    from sdmanager.engine import LocalGenerator
+    from sdmanager.threads import in_thread
+
+    from .bars import EngineBar
+
+    model = await in_thread(model_of, given)
+    engine_bar = EngineBar(quiet=quiet)
+    generator = LocalGenerator(
+        model,
+        settings=settings_of(given),
+        plan=plan_of(given),
+        threads=given.get("threads"),  # type: ignore[arg-type]
+        ignore_fit="ignore_fit" in given,
+        on_prepare=engine_bar.show,
+        on_output=_print_output if given.get("verbose") else None,
+    )
+    try:
+        await generator.prepare()
+    finally:
+        engine_bar.close()
+    if model is None and not quiet:
+        print(DEMO_NOTICE, file=sys.stderr)
+    return generator
+
+
 def _request(given: dict[str, object], keeper: PreviewKeeper) -> ImageRequest:
     from sdmanager.generation import ImageRequest
 
     names = (
-        "prompt", "negative_prompt", "width", "height", "steps", "cfg_scale", "seed", "sampler", "scheduler",
-        "clip_skip", "count", "init_image", "strength",
+        "prompt", "negative_prompt", "width", "height", "steps", "preset", "cfg_scale", "guidance", "seed",
+        "sampler", "scheduler", "clip_skip", "count", "init_image", "strength",
     )  # fmt: skip
     fields = {name: given[name] for name in names if name in given}
     if "mask" in given:

@@ -14,6 +14,8 @@ from .events import Stage as Stage
 from .events import StageChanged as StageChanged
 from .generator import ImageGenerator as ImageGenerator
 from .plan import MemoryPlan as MemoryPlan
+from .presets import GenerationPreset as GenerationPreset
+from .progress import ImageGenerationProgress as ImageGenerationProgress
 from .request import COUNT_MAX as COUNT_MAX
 from .request import LORAS_MAX as LORAS_MAX
 from .request import SIZE_MAX as SIZE_MAX
@@ -45,8 +47,10 @@ __all__ = (
     "EventCallback",
     "Failed",
     "GeneratedImage",
+    "GenerationPreset",
     "GenerationResult",
     "ImageData",
+    "ImageGenerationProgress",
     "ImageGenerator",
     "ImageRequest",
     "Lora",

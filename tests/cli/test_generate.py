@@ -149,7 +149,7 @@ BAD = {
     "no previews for the film": (["x", "--preview", "none", "--timelapse", "a.gif"], 2, "nothing for"),
     "no init image": (["x", "--init-image", "nope.png"], 10, "does not exist"),
     "no model": (["x", "-m", "nope.gguf"], 21, "'nope.gguf' does not exist"),
-    "foreign model": (["x", "-m", "foreign.gguf"], 22, "damaged or no model"),
+    "foreign model": (["x", "-m", "foreign.gguf"], 22, "neither safetensors nor GGUF"),
     "no such folder": (["x", "-o", "nowhere/a.png"], 51, "'nowhere' does not exist"),
     "folder as file": (["x", "-o", "folder.png"], 51, "it is a folder"),
     "film over the picture": (["x", "-o", "a.webp", "--timelapse", "a.webp"], 2, "the same file"),
@@ -271,7 +271,7 @@ def test_a_terminal_sees_a_bar_for_each_stage(environment: dict[str, str], tmp_p
         assert title in text
     assert "30/30" in text
     assert "step/s" in text
-    assert "s left" in text
+    assert "s remaining" in text
     assert "Traceback" not in text
 
 

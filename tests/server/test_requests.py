@@ -52,14 +52,16 @@ def bomb() -> bytes:
 
 def test_every_field_has_its_name_on_the_wire() -> None:
     fields = {
-        "prompt": "p", "negativePrompt": "n", "width": 256, "height": 128, "steps": 3, "cfgScale": 2, "seed": 5,
+        "prompt": "p", "negativePrompt": "n", "width": 256, "height": 128, "steps": 3, "preset": "fast",
+        "cfgScale": 2, "guidance": 3.5, "seed": 5,
         "sampler": "euler", "scheduler": "karras", "count": 2, "initImage": text_of(b"i"), "maskImage": text_of(b"m"),
         "strength": 0.5, "clipSkip": 2, "loras": [{"name": "a"}, {"name": "b", "weight": 0.5}],
         "previews": {"method": "proj", "stride": 2, "skipFirst": 1, "format": "png", "maxSize": 64},
     }  # fmt: skip
     assert {field.alias for field in ImageRequest.model_fields.values()} == fields.keys()
     assert image_request(fields) == ImageRequest(
-        prompt="p", negative_prompt="n", width=256, height=128, steps=3, cfg_scale=2.0, seed=5, sampler="euler",
+        prompt="p", negative_prompt="n", width=256, height=128, steps=3, preset="fast", cfg_scale=2.0,
+        guidance=3.5, seed=5, sampler="euler",
         scheduler="karras", count=2, init_image=b"i", mask_image=b"m", strength=0.5, clip_skip=2,
         loras=(Lora(name="a"), Lora(name="b", weight=0.5)),
         previews=PreviewOptions(method="proj", stride=2, skip_first=1, format="png", max_size=64),

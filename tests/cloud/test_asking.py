@@ -1,0 +1,115 @@
+"""What a service is asked, and what it is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from sdmanager.cloud import HuggingFaceGenerator
+from sdmanager.cloud._asking import Target, check_request, parameters_of
+from sdmanager.errors import InvalidRequestError
+from sdmanager.generation import ImageRequest, Lora, PreviewOptions
+
+
+def parameters(**fields: object) -> dict:
+    request = ImageRequest(prompt="x", **fields)
+    check_request(request)
+    return parameters_of(request.with_defaults().with_seed())
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked"),
+    [
+        ({}, {}),
+        ({"seed": 3, "count": 2, "previews": PreviewOptions()}, {}),
+        ({"steps": 20}, {"num_inference_steps": 20}),
+        ({"preset": "fast"}, {"num_inference_steps": 10}),
+        ({"preset": "fast", "steps": 3}, {"num_inference_steps": 3}),
+        ({"preset": "default"}, {}),
+        ({"cfg_scale": 7.5}, {"guidance_scale": 7.5}),
+        ({"guidance": 3.5}, {"guidance_scale": 3.5}),
+        ({"guidance": 3.5, "cfg_scale": 1.0}, {"guidance_scale": 3.5}),
+        ({"guidance": None, "cfg_scale": 4.0}, {"guidance_scale": 4.0}),
+        ({"negative_prompt": "y"}, {"negative_prompt": "y"}),
+        ({"scheduler": "karras"}, {"scheduler": "karras"}),
+        ({"width": 512}, {"width": 512, "height": 512}),
+        ({"height": 64}, {"width": 512, "height": 64}),
+        ({"strength": 0.5}, {}),
+        ({"init_image": b"x"}, {}),
+        ({"init_image": b"x", "strength": 0.75}, {"strength": 0.75}),
+    ],
+    ids=str,
+)
+def test_only_what_the_caller_said_is_asked(fields, asked):
+    assert parameters(**fields) == asked
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"init_image": b"x", "mask_image": b"y"}, "A mask"),
+        ({"loras": [Lora(name="a")]}, "A LoRA"),
+        ({"prompt": "a cat <lora:ink:0.5>"}, "A LoRA"),
+        ({"clip_skip": 2}, "clip_skip"),
+        ({"sampler": "euler"}, "A sampler"),
+        ({"cfg_scale": 7.5, "guidance": 3.5}, "one guidance scale"),
+        ({"prompt": "\udcff"}, "no UTF-8"),
+        ({"negative_prompt": "\udcff"}, "no UTF-8"),
+    ],
+    ids=str,
+)
+async def test_what_would_be_dropped_is_refused(fields, words):
+    request = ImageRequest(**{"prompt": "x", **fields})
+    generator = HuggingFaceGenerator("org/model", token="hf_x")
+    with pytest.raises(InvalidRequestError, match=words) as caught:
+        await generator.generate(request)
+    assert caught.value.hint
+    assert caught.value.details["fields"]
+    with pytest.raises(InvalidRequestError, match=words):
+        generator.check(request)
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [
+        ("https://user:secret@a.example.com/x?key=secret#secret", "https://a.example.com/x"),
+        ("HTTPS://a.example.com:8443/x", "https://a.example.com:8443/x"),
+        ("http://[::1]:80/draw", "http://[::1]:80/draw"),
+        ("http://127.0.0.1", "http://127.0.0.1"),
+    ],
+)
+def test_an_endpoint_is_shown_without_secrets(model, shown):
+    target = Target.of(model, "auto")
+    assert (target.name, target.variant, target.is_endpoint) == (shown, "endpoint", True)
+    assert target.model.startswith(("http://", "https://"))
+    assert "secret" not in repr(HuggingFaceGenerator(model))
+
+
+@pytest.mark.parametrize(
+    "model", ["", " ", "http://", "https:///x", "http://[", "http://a:port/", "http://:80"]
+)
+def test_no_model(model):
+    with pytest.raises(InvalidRequestError) as caught:
+        HuggingFaceGenerator(model)
+    assert caught.value.hint
+
+
+def test_no_provider():
+    with pytest.raises(InvalidRequestError):
+        HuggingFaceGenerator("a/b", provider="")
+
+
+@pytest.mark.parametrize(
+    ("model", "may"),
+    [
+        ("org/model", True),
+        ("https://abc.us-east-1.aws.endpoints.huggingface.cloud", True),
+        ("https://huggingface.co/x", True),
+        ("http://abc.endpoints.huggingface.cloud", False),
+        ("https://huggingface.co.evil.example.com/", False),
+        ("https://evilhuggingface.co/", False),
+        ("https://huggingface.co@evil.example.com/", False),
+        ("http://127.0.0.1:8000/", False),
+    ],
+)
+def test_where_the_users_own_token_may_go(model, may):
+    assert Target.of(model, "auto").may_have_saved_token is may
