@@ -11,14 +11,11 @@ from sdmanager.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from sdmanager.generation import MemoryPlan
-    from sdmanager.models import ModelFiles
+    from sdmanager.models import ModelFiles, Role
     from sdmanager.settings import Settings
 
 # Options that are not given are not there at all, and show no "(default: …)" in the help.
 UNSET: Final = argparse.SUPPRESS
-
-# A first real model, for whoever has none.
-MODEL_URL: Final = "https://huggingface.co/Green-Sky/SD-Turbo-GGUF/resolve/main/sd_turbo-f16-q8_0.gguf"
 
 _COMPONENTS: Final = {
     "diffusion_model": "the diffusion model alone, with parts below",
@@ -26,64 +23,97 @@ _COMPONENTS: Final = {
     "clip_g": "text encoder CLIP-G",
     "t5xxl": "text encoder T5-XXL",
     "llm": "text encoder that is a language model",
+    "llm_vision": "the part of that model that sees pictures (mmproj)",
     "vae": "VAE",
     "tae": "tiny autoencoder (TAESD) for previews",
 }
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `model_of` reads."""
+    """Add the options that `model_of` reads, and one that `settings_of` reads."""
     model = parser.add_argument_group("model (without one: 'demo', made locally, whose pictures are noise)")
-    model.add_argument("-m", "--model", metavar="FILE", help="a whole model, or 'demo'", default=UNSET)
+    model.add_argument(
+        "-m", "--model", metavar="NAME|FILE", default=UNSET,
+        help="an installed model, such as sd-turbo ('sdmanager models list' shows them), or the path of a file",
+    )  # fmt: skip
+    add_components(model)
+    model.add_argument(
+        "--allow-pickle", action="store_true", default=UNSET,
+        help="take checkpoints (.ckpt, .pt) too, which can run any program: only from people you trust",
+    )  # fmt: skip
+
+
+def add_components(group: argparse._ArgumentGroup) -> None:
+    """Add the options that `components_of` reads."""
     for name, description in _COMPONENTS.items():
         option = f"--{name.replace('_', '-')}"
-        model.add_argument(option, metavar="FILE", type=Path, default=UNSET, help=description)
+        group.add_argument(option, metavar="FILE", type=Path, default=UNSET, help=description)
 
 
 def add_memory(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `plan_of` reads, and the number of threads."""
+    """Add the options that `plan_of` reads, the number of threads, and whether to look at memory at all."""
     memory = parser.add_argument_group("memory and speed")
     memory.add_argument("--offload-to-cpu", action="store_true", help="weights stay in RAM", default=UNSET)
     memory.add_argument("--clip-on-cpu", action="store_true", help="text encoder on the CPU", default=UNSET)
     memory.add_argument("--vae-on-cpu", action="store_true", help="VAE on the CPU", default=UNSET)
     memory.add_argument("--vae-tiling", action="store_true", help="decode in tiles", default=UNSET)
     memory.add_argument(
-        "--diffusion-fa", action="store_true", help="flash attention in the diffusion model", default=UNSET
-    )
+        "--diffusion-fa", action=argparse.BooleanOptionalAction, default=UNSET,
+        help="flash attention in the diffusion model; by itself on a GPU, for models that a language model conditions",
+    )  # fmt: skip
     memory.add_argument("--max-vram", metavar="GIB", type=float, help="VRAM budget", default=UNSET)
     memory.add_argument("-t", "--threads", metavar="N", type=int, help="CPU threads", default=UNSET)
+    memory.add_argument(
+        "--ignore-fit", action="store_true", default=UNSET,
+        help="start also where the model does not fit the memory",
+    )  # fmt: skip
 
 
 def add_lora_dir(group: argparse._ArgumentGroup) -> None:
-    """Add the option that `settings_of` reads."""
+    """Add an option that `settings_of` reads."""
     group.add_argument(
         "--lora-dir", metavar="DIR", type=Path, default=UNSET,
         help="the folder of LoRAs; SDMANAGER_LORAS, else 'loras' in the data folder",
     )  # fmt: skip
 
 
+def components_of(given: dict[str, object]) -> dict[Role, Path]:
+    """The files that were given by role."""
+    from sdmanager.files import expanded
+    from sdmanager.models import Role
+
+    return {Role(name): expanded(str(given[name])) for name in _COMPONENTS if name in given}
+
+
 def model_of(given: dict[str, object]) -> str | ModelFiles | None:
-    """The model that was named, or None.
+    """The model that was named, or None. Of files by role, the headers are read, which blocks for milliseconds.
 
     Raises:
-        InvalidRequestError: Parts were given for the demo model.
+        InvalidRequestError: Parts were given for the demo model, or parts and no model.
+        ModelError: A file is not there, or not what it was given as, or one that is needed was not given; with
+            parts, also that the model beside them is not there.
     """
     from sdmanager.files import expanded
-    from sdmanager.models import DEMO_NAME, ModelFiles, Role
+    from sdmanager.models import DEMO_NAME, ModelFiles, Role, model_of_files, resolve_model
 
-    components = {Role(name): given[name] for name in _COMPONENTS if name in given}
-    model = given.get("model")
-    if not components:
+    files, model = components_of(given), given.get("model")
+    if not files:
         return model  # type: ignore[return-value]
     if model == DEMO_NAME:
         raise InvalidRequestError(
             "The demo model takes no parts.", hint="Leave '-m demo' out, or name a model file."
         )
+    settings = settings_of(given)
     if model is not None:
-        components[Role.MODEL] = model
-    files = {role: expanded(str(path)) for role, path in components.items()}
+        path = expanded(str(model))
+        if not path.exists():  # a name, whose own parts give way to those that were given
+            named = resolve_model(str(model), settings)
+            return ModelFiles(named.name, {**named.files, **files}, named.defaults, named.family)
+        files[Role.MODEL] = path
     main_file = files.get(Role.MODEL) or files.get(Role.DIFFUSION_MODEL)
-    return ModelFiles(main_file.stem if main_file else "", files)
+    if main_file is None:
+        return ModelFiles("", files)  # which says what is missing
+    return model_of_files(main_file.stem, files, settings)
 
 
 def plan_of(given: dict[str, object]) -> MemoryPlan:
@@ -95,7 +125,7 @@ def plan_of(given: dict[str, object]) -> MemoryPlan:
         clip_on_cpu=bool(given.get("clip_on_cpu")),
         vae_on_cpu=bool(given.get("vae_on_cpu")),
         vae_tiling=bool(given.get("vae_tiling")),
-        diffusion_flash_attention=bool(given.get("diffusion_fa")),
+        diffusion_flash_attention=given.get("diffusion_fa"),  # type: ignore[arg-type]
         max_vram_gib=given.get("max_vram"),  # type: ignore[arg-type]
     )
 
@@ -110,5 +140,7 @@ def settings_of(given: dict[str, object]) -> Settings:
     from sdmanager.settings import Settings
 
     settings = Settings.from_environment()
+    if given.get("allow_pickle"):
+        settings = replace(settings, allow_pickle=True)
     folder = given.get("lora_dir")
     return settings if folder is None else replace(settings, loras=expanded(str(folder)))

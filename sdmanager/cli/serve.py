@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from .options import MODEL_URL, UNSET, add_lora_dir, add_memory, add_model, model_of, plan_of, settings_of
+from .options import UNSET, add_lora_dir, add_memory, add_model, model_of, plan_of, settings_of
 from .output import note, say
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ _TOKEN_BYTES: Final = 24
 _GENERATE: Final = object()  # no text that a user could give
 
 DEMO_NOTICE: Final = (
-    "No model was given, so the pictures are noise from the model 'demo'. For a real one: "
-    f"curl -LO {MODEL_URL}  and add  -m sd_turbo-f16-q8_0.gguf  (its pictures need steps 4 and cfgScale 1)"
+    "No model was given, so the pictures are noise from the model 'demo'. For real ones: "
+    "sdmanager models pull sd-turbo, then add  -m sd-turbo"
 )
 
 
@@ -40,7 +40,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "the work in hand and end the server cleanly, with exit status 0 once it had been ready. A second Ctrl-C "
         "kills at once. The first run fetches or builds the engine, once.",
         epilog="Environment: SDMANAGER_TOKEN is the token, if --token names none; unlike an argument, other users of "
-        "the machine cannot see it. Examples:  sdmanager serve -m sd_turbo-f16-q8_0.gguf   |   sdmanager serve "
+        "the machine cannot see it. Examples:  sdmanager serve -m sd-turbo   |   sdmanager serve "
         "-m model.gguf --port auto --queue 8 --ready-file server.json",
     )
     parser.set_defaults(run=_serve)
@@ -99,12 +99,13 @@ async def _serve(args: argparse.Namespace) -> int:
     import asyncio
 
     from sdmanager.manager import DiffusionServerManager
+    from sdmanager.threads import in_thread
 
     from .bars import EngineBar
     from .ready import ReadyFile
 
     token, is_new = _token(args.token)
-    model = model_of(vars(args))
+    model = await in_thread(model_of, vars(args))
     bar = EngineBar(quiet=args.json)
     with _logs_on_stderr(args.log_level):
         async with DiffusionServerManager(settings_of(vars(args))) as manager:
@@ -158,6 +159,7 @@ def _options(args: argparse.Namespace, token: str | None) -> StartFields:
         "vae_tiling": plan.vae_tiling,
         "diffusion_flash_attention": plan.diffusion_flash_attention,
         "vram_budget": plan.max_vram_gib,
+        "ignore_fit": "ignore_fit" in args,
     }
     if "port" in args:
         options["port"] = args.port

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from sdmanager.errors import EngineArgumentError, InvalidRequestError
 from sdmanager.generation import PreviewMethod
 from sdmanager.models import Role
+
+from .model_arguments import PREVIEW_ONLY, family_arguments, file_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,17 +33,6 @@ LORA_FOLDER: Final = "loras"
 # MAX_ARG_STRLEN of Linux: 32 pages of 4 KiB for one argument, its final NUL included. Windows takes 32,767
 # characters for the whole line.
 ARGUMENT_BYTES_MAX: Final = 32 * 4096 - 1
-
-_FLAG_OF_ROLE: Final = {
-    Role.MODEL: "--model",
-    Role.DIFFUSION_MODEL: "--diffusion-model",
-    Role.CLIP_L: "--clip_l",
-    Role.CLIP_G: "--clip_g",
-    Role.T5XXL: "--t5xxl",
-    Role.LLM: "--llm",
-    Role.VAE: "--vae",
-    Role.TAE: "--tae",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +66,10 @@ def choose_preview_method(
         InvalidRequestError: The method needs a file or an engine that is not there.
     """
     if method is PreviewMethod.AUTO:
-        method = PreviewMethod.TAE if on_gpu and Role.TAE in model.files else PreviewMethod.PROJ
+        # Where it cannot be kept to the previews, it would decode the picture, too.
+        alone = not model.has_own_decoder or capabilities.supports(PREVIEW_ONLY)
+        sharp = on_gpu and alone and Role.TAE in model.files
+        method = PreviewMethod.TAE if sharp else PreviewMethod.PROJ
     if method is PreviewMethod.TAE and Role.TAE not in model.files:
         raise InvalidRequestError(
             "Previews by a tiny autoencoder need its file, and this model has none.",
@@ -112,20 +106,22 @@ def build_invocation(
 
     Raises:
         InvalidRequestError: An unknown sampler, scheduler or preview method, or a prompt that is too long.
-        EngineArgumentError: This binary lacks a flag that the request needs.
+        EngineArgumentError: This binary lacks a flag that the request needs; what only the model's defaults and its
+            family ask for is left out instead.
     """
     texts: dict[str, str] = {}
     preview = None
     if request.previews is not None:
         preview = choose_preview_method(request.previews.method, model, capabilities, on_gpu=on_gpu)
     groups: list[Sequence[str]] = [
-        _model_arguments(model, preview),
+        file_arguments(model, preview),
+        family_arguments(request, model, plan, capabilities, on_gpu=on_gpu),
         _prompt_arguments(request, capabilities, texts),
         ["-W", str(request.width), "-H", str(request.height)],
         ["--steps", str(request.steps), "--cfg-scale", f"{request.cfg_scale:g}"],
         ["--seed", str(request.seed), "--batch-count", str(request.count)],
-        _chosen("--sampling-method", "sampler", request.sampler, capabilities.samplers),
-        _chosen("--scheduler", "scheduler", request.scheduler, capabilities.schedulers),
+        _chosen("--sampling-method", "sampler", request, capabilities.samplers),
+        _chosen("--scheduler", "scheduler", request, capabilities.schedulers),
         ["--clip-skip", str(request.clip_skip)] if request.clip_skip is not None else [],
         _input_arguments(request),
         _plan_arguments(plan, capabilities),
@@ -141,18 +137,6 @@ def build_invocation(
     arguments = tuple(argument for group in groups for argument in group)
     _check_flags(groups, capabilities)
     return Invocation(arguments, texts, preview)
-
-
-def _model_arguments(model: ModelFiles, preview: PreviewMethod | None) -> list[str]:
-    arguments: list[str] = []
-    for role, path in model.files.items():
-        if role is Role.TAE and model.has_own_decoder:
-            # Beside a real VAE it serves previews alone, and is loaded only for them.
-            if preview is PreviewMethod.TAE:
-                arguments += ["--tae", str(path), "--taesd-preview-only"]
-            continue
-        arguments += [_FLAG_OF_ROLE[role], str(path)]
-    return arguments
 
 
 def _prompt_arguments(request: ImageRequest, capabilities: Capabilities, texts: dict[str, str]) -> list[str]:
@@ -178,8 +162,12 @@ def _prompt_arguments(request: ImageRequest, capabilities: Capabilities, texts: 
     return arguments
 
 
-def _chosen(flag: str, what: str, name: str | None, known: Sequence[str]) -> list[str]:
-    if name is None:
+def _chosen(
+    flag: str, what: Literal["sampler", "scheduler"], request: ImageRequest, known: Sequence[str]
+) -> list[str]:
+    name = request.sampler if what == "sampler" else request.scheduler
+    # One that the model likes best is no reason to refuse what an older engine can draw with its own choice.
+    if name is None or (name not in known and what not in request.model_fields_set):
         return []
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
@@ -210,7 +198,6 @@ def _plan_arguments(plan: MemoryPlan, capabilities: Capabilities) -> list[str]:
         arguments += ["--vae-on-cpu"] if plan.vae_on_cpu else []
     arguments += ["--offload-to-cpu"] if plan.offload_to_cpu else []
     arguments += ["--vae-tiling"] if plan.vae_tiling else []
-    arguments += ["--diffusion-fa"] if plan.diffusion_flash_attention else []
     if plan.max_vram_gib is not None:
         arguments += ["--max-vram", f"{plan.max_vram_gib:g}"]
     return arguments

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sdmanager import binaries
+from sdmanager.errors import InsufficientResourcesError
+from sdmanager.generation import MemoryPlan
 from sdmanager.models import DEMO_NAME, resolve_model
 from sdmanager.settings import Settings
 from sdmanager.threads import in_thread
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sdmanager.binaries import EngineBinary, EngineProgress, Ensured, Proof
-    from sdmanager.generation import MemoryPlan
     from sdmanager.models import ModelFiles
 
 
@@ -34,7 +35,7 @@ async def ensure_binary(
 
     Args:
         settings: Folders, the user's own engine, manifest and mirror; from the environment when None.
-        model: What to draw the proof with; the demo model when None.
+        model: What to draw the proof with, where it fits the memory; the demo model when None.
         plan: Memory flags that would be used.
         variant: Only this one, such as ``"cpu"``; None: that of the settings, else the best.
         force_validation: Forget what is known: read the engine's files again and draw again.
@@ -57,9 +58,16 @@ async def ensure_binary(
     files = None if is_demo else await in_thread(resolve_model, model, chosen)
 
     async def prove(engine: EngineBinary) -> Proof:
+        from .fitting import check_fits
         from .proof import prove_engine
 
-        return await prove_engine(engine, chosen, files, plan)
+        drawn = files
+        if files is not None:
+            try:
+                await check_fits(files, plan or MemoryPlan(), chosen, engine.variant)
+            except InsufficientResourcesError:
+                drawn = None  # it would fill the memory and prove nothing
+        return await prove_engine(engine, chosen, drawn, plan)
 
     return await binaries.ensure_binary(
         chosen,

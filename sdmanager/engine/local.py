@@ -33,6 +33,7 @@ from sdmanager.threads import in_thread
 
 from .ensuring import ensure_binary
 from .estimates import EstimateStore
+from .fitting import check_fits
 from .jobs import sweep_jobs
 from .patience import Patience
 from .run import Run
@@ -57,12 +58,13 @@ class LocalGenerator:
     Also an async context manager. Requests may run at the same time; each has its own process and folder.
 
     Args:
-        model: ``"demo"``, the path of a model file, or ``ModelFiles``; None is the demo model.
+        model: Name of an installed model, the path of a model file, or ``ModelFiles``; None is the demo model.
         engine: Path of an ``sd-cli`` to use; None: ``SDMANAGER_ENGINE``, else the best that works here, which is
             fetched or built and proven on first use (building takes minutes and needs a C++ compiler).
         settings: Folders and times; from the environment when None.
         plan: Memory flags.
         threads: CPU threads; None: one per physical core.
+        ignore_fit: Start also where the model does not fit the memory that is free.
         on_prepare: Told how far the getting of an engine is.
         on_output: Given each raw piece of the engine's output with the name of its stream.
     """
@@ -75,6 +77,7 @@ class LocalGenerator:
         settings: Settings | None = None,
         plan: MemoryPlan | None = None,
         threads: int | None = None,
+        ignore_fit: bool = False,
         on_prepare: Callable[[EngineProgress], None] | None = None,
         on_output: Callable[[str, bytes], None] | None = None,
     ) -> None:
@@ -84,12 +87,15 @@ class LocalGenerator:
         self._wanted_model = model
         self._plan = plan or MemoryPlan()
         self._threads = threads
+        self._ignore_fit = ignore_fit
+        self._fits = False
         self._on_prepare = on_prepare
         self._on_output = on_output
         self._estimates = EstimateStore(self._settings.state_dir / "estimates.json")
         self._preparing = asyncio.Lock()
         self._ensured: Ensured | None = None
         self._model: ModelFiles | None = None
+        self._model_state: tuple[object, ...] = ()
         self._running: dict[asyncio.Task[Any], asyncio.Future[None]] = {}
 
     async def __aenter__(self) -> Self:
@@ -120,7 +126,8 @@ class LocalGenerator:
             The engine that will be used.
 
         Raises:
-            ModelError: The model is not there.
+            ModelError: The model is not there, or is not what it should be.
+            InsufficientResourcesError: It does not fit the memory that is free.
             BinaryError: No engine works here.
             GenerationError: The only engine that could be tried does not draw.
             StorageError: The data folder cannot be written.
@@ -157,6 +164,7 @@ class LocalGenerator:
         Raises:
             InvalidRequestError: The request does not fit the engine or the model.
             ModelError: The model is missing, damaged, incomplete or unknown to the engine.
+            InsufficientResourcesError: It does not fit the memory that was free when it was first used.
             BinaryError: There is no engine that runs here.
             GenerationError: The engine ran and gave no usable picture.
             StorageError: A file could not be written.
@@ -222,11 +230,7 @@ class LocalGenerator:
 
     async def _prepare(self, *, force_validation: bool = False) -> tuple[Ensured, ModelFiles]:
         async with self._preparing:
-            if self._model is None:
-                self._model = await in_thread(resolve_model, self._wanted_model, self._settings)
-                await in_thread(sweep_jobs, self._settings.jobs_dir)
-            else:
-                self._model.check()
+            model = await self._current_model()
             if force_validation or self._ensured is None or not self._ensured.engine.path.exists():
                 self._ensured = await ensure_binary(
                     self._settings,
@@ -235,7 +239,22 @@ class LocalGenerator:
                     force_validation=force_validation,
                     on_progress=self._on_prepare,
                 )
-            return self._ensured, self._model
+            if not self._fits and not self._ignore_fit:
+                await check_fits(model, self._plan, self._settings, self._ensured.engine.variant)
+            self._fits = True
+            return self._ensured, model
+
+    async def _current_model(self) -> ModelFiles:
+        """The model, which is looked up again once a file of it is another one or gone."""
+        before = self._model
+        if before is not None and await in_thread(_state_of, before) == self._model_state:
+            return before
+        model = await in_thread(resolve_model, self._wanted_model, self._settings)
+        self._model_state = await in_thread(_state_of, model)
+        if before is None:
+            await in_thread(sweep_jobs, self._settings.jobs_dir)
+        self._model, self._fits = model, False
+        return model
 
     async def _judged(self, ensured: Ensured, run: Run) -> GenerationResult:
         """Draw; where the engine could not be proven before, this is its proof."""
@@ -256,6 +275,19 @@ class LocalGenerator:
         await record_success(self._settings, ensured, drew)
         self._ensured = dataclasses.replace(ensured, proof=drew)
         return result
+
+
+def _state_of(model: ModelFiles) -> tuple[object, ...]:
+    """Equal as long as its files are the same, as far as their size and time tell."""
+    states: list[object] = []
+    for path in model.files.values():
+        try:
+            status = path.stat()
+        except OSError as exc:
+            states.append(exc.errno)
+        else:
+            states.append((status.st_size, status.st_mtime_ns, status.st_ino))
+    return tuple(states)
 
 
 def _emit_end(

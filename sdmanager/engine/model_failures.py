@@ -33,8 +33,13 @@ _UNSUPPORTED: Final = re.compile(
     re.IGNORECASE,
 )
 
-# By the start of a missing tensor's name: what the user has to give.
+_GET_AGAIN: Final = (
+    "Download the file again; 'sdmanager models verify NAME' says which file of an installed model it is."
+)
+
+# By the start of a missing tensor's name, the longest first: what the user has to give.
 _COMPONENT_OF_PREFIX: Final = {
+    "text_encoders.llm.visual": ("text encoder's part that sees pictures", "--llm-vision"),
     "text_encoders.llm": ("text encoder (a language model)", "--llm"),
     "text_encoders.t5xxl": ("text encoder T5-XXL", "--t5xxl"),
     "text_encoders.clip_l": ("text encoder CLIP-L", "--clip-l"),
@@ -56,18 +61,23 @@ def explain_model(diary: Diary, details: dict[str, object]) -> ModelError | None
     """
     for warning in diary.warnings:
         if _FILE_MISSING.match(warning):
-            return ModelNotFoundError("A model file is not there any more.", details=details)
+            return ModelNotFoundError(
+                "A model file is not there any more.",
+                hint="Put it back, or get an installed model again with 'sdmanager models pull NAME'.",
+                details=details,
+            )
     missing = [match[1] for message in diary.errors for match in _TENSOR_MISSING.finditer(message)]
     if missing:
         return _explain_missing(missing, diary.family, {**details, "tensors": missing[:20]})
     for message in diary.errors:
         if _CORRUPT.search(searchable(message)):
             return ModelCorruptError(
-                f"A model file is damaged or cut short: {shorten(message)}.", details=details
+                f"A model file is damaged or cut short: {shorten(message)}.", hint=_GET_AGAIN, details=details
             )
     if any(_UNKNOWN_FORMAT.match(warning) for warning in diary.warnings):
         return ModelCorruptError(
             "A model file is neither safetensors nor GGUF nor a checkpoint: it is damaged or no model.",
+            hint=_GET_AGAIN,
             details=details,
         )
     for message in diary.errors:
@@ -84,7 +94,8 @@ def _explain_missing(missing: list[str], family: str | None, details: dict[str, 
         return ModelComponentMissingError(
             f"The model ({family or 'unknown family'}) lacks its {' and its '.join(parts)}: "
             f"{len(missing)} tensors are missing, such as {missing[0]!r}.",
-            hint=f"Give the missing file too, with {' and '.join(dict.fromkeys(parts.values()))}.",
+            hint=f"Give the missing file too, with {' and '.join(dict.fromkeys(parts.values()))}, or get a model with "
+            "all of its files by 'sdmanager models pull NAME'.",
             details=details,
         )
     return ModelUnsupportedError(

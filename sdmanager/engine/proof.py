@@ -65,7 +65,9 @@ async def prove_engine(
             note = f"not with the model {wanted.name!r}{flags}: {exc.message}"
     demo = await in_thread(demo_model, settings)
     try:
-        proof = await draw_proof(binary, settings, demo, patience=patience)
+        # Without what its family would switch on by itself: an engine is not to fail for an optimisation.
+        bare = MemoryPlan(diffusion_flash_attention=False)
+        proof = await draw_proof(binary, settings, demo, bare, patience=patience)
     except ModelError as exc:
         return Proof(
             proven=False, model=demo.name, width=_SIZE, height=_SIZE, steps=_STEPS, seconds=0.0,

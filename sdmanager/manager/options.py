@@ -30,7 +30,8 @@ class StartFields(TypedDict, total=False):
         clip_on_cpu: Run the text encoder on the CPU.
         vae_on_cpu: Run the VAE on the CPU.
         vae_tiling: Decode in tiles: less memory, somewhat slower.
-        diffusion_flash_attention: Flash attention in the diffusion model.
+        diffusion_flash_attention: Flash attention in the diffusion model; None, the default: on a GPU, for the families
+            that a language model conditions.
         vram_budget: Limit of VRAM in GiB.
         gpu_layers: Taken for the sake of programs that also start language models; diffusion models have no layers to
             place, so it changes nothing.
@@ -40,6 +41,7 @@ class StartFields(TypedDict, total=False):
         allow_origin: Web origins, such as ``http://localhost:3000``, whose pages may use the server.
         allow_host: Further names by which the server may be addressed.
         force_validation: Test the engine again, whatever is known of it.
+        ignore_fit: Start also where the model does not fit this machine's memory.
         log_level: Of the log file: ``"debug"`` (with what the engine prints), ``"info"``, ``"warning"``, ``"error"``.
     """
 
@@ -50,7 +52,7 @@ class StartFields(TypedDict, total=False):
     clip_on_cpu: bool
     vae_on_cpu: bool
     vae_tiling: bool
-    diffusion_flash_attention: bool
+    diffusion_flash_attention: bool | None
     vram_budget: float | None
     gpu_layers: int | None
     batch_size: int
@@ -59,6 +61,7 @@ class StartFields(TypedDict, total=False):
     allow_origin: Sequence[str]
     allow_host: Sequence[str]
     force_validation: bool
+    ignore_fit: bool
     log_level: str
 
 
@@ -76,6 +79,7 @@ class StartOptions:
         batch_size: Images per request where it does not say how many.
         queue: How many requests may wait.
         force_validation: Test the engine again.
+        ignore_fit: Start also where the model does not fit.
         log_level: Of the log file.
     """
 
@@ -88,6 +92,7 @@ class StartOptions:
     batch_size: int
     queue: int
     force_validation: bool
+    ignore_fit: bool
     log_level: Level
 
     @classmethod
@@ -117,22 +122,26 @@ class StartOptions:
                 allow_origin=_texts("allow_origin", fields.get("allow_origin", ())),
                 allow_host=_texts("allow_host", fields.get("allow_host", ())),
             ),
-            plan=MemoryPlan(
-                offload_to_cpu=_flag("offload_to_cpu", fields.get("offload_to_cpu", False)),
-                clip_on_cpu=_flag("clip_on_cpu", fields.get("clip_on_cpu", False)),
-                vae_on_cpu=_flag("vae_on_cpu", fields.get("vae_on_cpu", False)),
-                vae_tiling=_flag("vae_tiling", fields.get("vae_tiling", False)),
-                diffusion_flash_attention=_flag(
-                    "diffusion_flash_attention", fields.get("diffusion_flash_attention", False)
-                ),
-                max_vram_gib=_gib("vram_budget", fields.get("vram_budget")),
-            ),
+            plan=_plan_of(fields),
             threads=None if threads is None else _within("threads", threads, 1, _THREADS_MAX),
             batch_size=_within("batch_size", fields.get("batch_size", 1), 1, COUNT_MAX),
             queue=_within("queue", fields.get("queue", 0), 0, _QUEUE_MAX),
             force_validation=_flag("force_validation", fields.get("force_validation", False)),
+            ignore_fit=_flag("ignore_fit", fields.get("ignore_fit", False)),
             log_level=check_level(_text("log_level", fields.get("log_level", "info"))),
         )
+
+
+def _plan_of(fields: StartFields) -> MemoryPlan:
+    flash = fields.get("diffusion_flash_attention")
+    return MemoryPlan(
+        offload_to_cpu=_flag("offload_to_cpu", fields.get("offload_to_cpu", False)),
+        clip_on_cpu=_flag("clip_on_cpu", fields.get("clip_on_cpu", False)),
+        vae_on_cpu=_flag("vae_on_cpu", fields.get("vae_on_cpu", False)),
+        vae_tiling=_flag("vae_tiling", fields.get("vae_tiling", False)),
+        diffusion_flash_attention=None if flash is None else _flag("diffusion_flash_attention", flash),
+        max_vram_gib=_gib("vram_budget", fields.get("vram_budget")),
+    )
 
 
 def _within(name: str, value: object, least: int, most: int) -> int:

@@ -79,12 +79,13 @@ async def assemble(
     stack.callback(sock.close)
     generator = LocalGenerator(
         options.model, settings=settings, plan=options.plan, threads=options.threads,
-        on_prepare=on_prepare, on_output=on_output,
+        ignore_fit=options.ignore_fit, on_prepare=on_prepare, on_output=on_output,
     )  # fmt: skip
     stack.push_async_callback(generator.aclose)
     await generator.prepare(force_validation=options.force_validation)
     if generator.model is not None:
-        await in_thread(generator.model.check_formats)  # now, and not with the first request
+        # Now, and not with the first request.
+        await in_thread(generator.model.check_formats, allow_pickle=settings.allow_pickle)
     registry = await _registry(settings, str(options.port or "auto"), stack)
 
     service = GenerationService(

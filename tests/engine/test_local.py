@@ -18,9 +18,10 @@ from sdmanager.errors import (
     EngineCrashedError,
     EngineNotFoundError,
     InvalidRequestError,
+    ModelCorruptError,
     ModelNotFoundError,
 )
-from sdmanager.generation import Event, Lora, Progress
+from sdmanager.generation import Event, Failed, Lora, Progress
 from sdmanager.models import ModelFiles, Role, demo_model
 from sdmanager.settings import Settings
 
@@ -160,14 +161,14 @@ IMPOSSIBLE = {
 
 
 @pytest.fixture
-def whole_model(settings: Settings, tmp_path: Path) -> Path:
+def whole_model(settings: Settings) -> ModelFiles:
     """A model without a tiny autoencoder; it need not draw."""
-    return shutil.copy(demo_model(settings).files[Role.DIFFUSION_MODEL], tmp_path / "whole.safetensors")
+    return ModelFiles("whole", {Role.MODEL: demo_model(settings).files[Role.DIFFUSION_MODEL]})
 
 
 @pytest.mark.parametrize("what", IMPOSSIBLE)
 async def test_what_cannot_be_done_is_found_out_before_and_by_the_run_alike(
-    settings: Settings, whole_model: Path, what: str
+    settings: Settings, whole_model: ModelFiles, what: str
 ) -> None:
     fields, words = IMPOSSIBLE[what]
     generator = LocalGenerator(whole_model, settings=settings)
@@ -195,6 +196,42 @@ async def test_what_can_be_done_passes_at_once(settings: Settings, tmp_path: Pat
         generator.check(possible)
     assert time.process_time() - began < 2  # a hundredth of it is usual
     assert not settings.jobs_dir.exists() or not list(settings.jobs_dir.iterdir())
+
+
+# --- files that change while the generator lives
+
+
+@pytest.fixture
+def own_model(settings: Settings, tmp_path: Path) -> ModelFiles:
+    """The demo model's files in a folder of the test's own."""
+    files = {role: Path(shutil.copy(path, tmp_path)) for role, path in demo_model(settings).files.items()}
+    return ModelFiles("own", files)
+
+
+async def test_a_model_that_is_gone_is_noticed_before_the_engine_starts(
+    settings: Settings, own_model: ModelFiles
+) -> None:
+    generator = LocalGenerator(own_model, settings=settings)
+    await generator.prepare()
+    own_model.files[Role.TAE].unlink()
+    events: list[Event] = []
+    with pytest.raises(ModelNotFoundError, match="tae"):
+        await generator.generate(request(), events.append)
+    assert [type(event) for event in events] == [Failed]
+    assert not list(settings.jobs_dir.glob("*"))
+
+
+async def test_a_model_that_is_replaced_is_looked_at_again(settings: Settings, own_model: ModelFiles) -> None:
+    generator = LocalGenerator(own_model, settings=settings)
+    await generator.prepare()
+    await generator.generate(request())
+    own_model.files[Role.TAE].write_bytes(b"")
+    with pytest.raises(ModelCorruptError, match="empty"):
+        await generator.generate(request())
+    with pytest.raises(ModelCorruptError, match="empty"):
+        await generator.prepare()
+    shutil.copy(demo_model(settings).files[Role.TAE], own_model.files[Role.TAE])
+    assert (await generator.generate(request())).model == "own"
 
 
 # --- what was learned

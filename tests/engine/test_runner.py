@@ -175,12 +175,8 @@ async def test_tae_previews_have_the_size_of_the_picture_or_the_one_asked_for(se
         assert {preview.image.width for preview in previews} == {expected}
 
 
-async def test_previews_without_their_file_are_refused_before_anything_runs(
-    settings: Settings, tmp_path: Path
-) -> None:
-    files = dict(demo_model(settings).files)
-    whole = tmp_path / "whole.safetensors"
-    whole.write_bytes(files[Role.DIFFUSION_MODEL].read_bytes())
+async def test_previews_without_their_file_are_refused_before_anything_runs(settings: Settings) -> None:
+    whole = ModelFiles("whole", {Role.MODEL: demo_model(settings).files[Role.DIFFUSION_MODEL]})
     with pytest.raises(InvalidRequestError, match="tiny autoencoder"):
         await LocalGenerator(whole, settings=settings).generate(
             request(previews=PreviewOptions(method="tae"))
