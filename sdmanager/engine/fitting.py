@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from sdmanager.errors import InsufficientResourcesError, SDManagerError
 from sdmanager.hardware import ram_now, take_snapshot
-from sdmanager.models import Have, check_fit, have_now, need_of
+from sdmanager.models import Have, have_now, is_large, judge_fit
 from sdmanager.threads import in_thread
 
 if TYPE_CHECKING:
@@ -17,10 +15,6 @@ if TYPE_CHECKING:
     from sdmanager.hardware import HardwareSnapshot
     from sdmanager.models import ModelFiles, Role
     from sdmanager.settings import Settings
-
-# Smaller models fit wherever an engine does: nothing is asked, and a start takes no longer for it.
-_ASKED_FROM: Final = 256 << 20
-_USUAL_SIDE: Final = 512  # of ImageRequest
 
 
 async def check_fits(
@@ -49,20 +43,11 @@ async def check_fits(
     if variant == "custom":
         return
     sizes = await in_thread(_sizes_of, model)
-    weights = sum(sizes.values())
-    if weights < _ASKED_FROM:
+    if not is_large(sizes):
         return
     on_gpu = variant != "cpu"
     have = have_now(await look(settings)) if on_gpu else await in_thread(_ram_now)
-    width, height = model.defaults.width or _USUAL_SIDE, model.defaults.height or _USUAL_SIDE
-    need = need_of(sizes, width, height, tiling=plan.vae_tiling)
-    judge = functools.partial(check_fit, model.name, need, have, plan, on_gpu=on_gpu)
-    try:
-        judge()
-    except InsufficientResourcesError:
-        # The catalogue is read only now that it is needed.
-        judge(smaller=await in_thread(_smaller_models, model.name, weights, settings))
-        raise
+    await in_thread(judge_fit, model.name, sizes, model.defaults, have, plan, settings, on_gpu=on_gpu)
 
 
 def _sizes_of(model: ModelFiles) -> dict[Role, int]:
@@ -71,12 +56,3 @@ def _sizes_of(model: ModelFiles) -> dict[Role, int]:
 
 def _ram_now() -> Have:
     return Have(ram=ram_now()[1], vram=None)
-
-
-def _smaller_models(name: str, weights: int, settings: Settings) -> list[tuple[str, int]]:
-    from sdmanager.models import load_catalog
-
-    try:
-        return load_catalog(settings.catalog).smaller_than(weights, like=name)
-    except SDManagerError:  # the user's own catalogue is broken, which is not what is asked here
-        return []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,18 +52,10 @@ def this_machine(guard: Sequence[str] | None = None) -> Machine:
     return Machine(
         tree=Tree(),
         environ=process.child_environment(),
-        python=find_interpreter(sys.executable, frozen=hasattr(sys, "frozen")),
+        python=process.this_interpreter(),
         bindings=_find_bindings(),
         guard=guard,
     )
-
-
-def find_interpreter(executable: str | None, *, frozen: bool) -> Path | None:
-    """The interpreter that runs this process, or None where the process is some other program."""
-    # An application with Python inside names itself here: run, it would open a second time.
-    if frozen or not executable or not re.match(r"python|pypy", Path(executable).name, re.IGNORECASE):
-        return None
-    return Path(executable)
 
 
 def _find_bindings() -> Path | None:

@@ -85,7 +85,9 @@ def _delete_pointer(path: Path, snapshot: Path, needed: Container[Path]) -> int:
         and not any(_blob_of(other, repo) == blob for other in _links(snapshot.parent))
     ):
         freed += _delete_blob(blob, repo.parent, needed)
-    _prune(path.parent, snapshot.parent)
+    # A program that fetches from the same repository has made the folders that it will need.
+    if not any((repo / "blobs").glob("*.incomplete")):
+        _prune(path.parent, snapshot.parent)
     if not snapshot.exists():
         _delete_refs(repo, snapshot.name)
     return freed

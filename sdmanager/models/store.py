@@ -45,6 +45,19 @@ class Removed:
     kept: tuple[Path, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What the records say.
+
+    Attributes:
+        models: By name. Whether their files are still there is not looked at.
+        unreadable: Names of models whose record cannot be read; ``remove`` takes such a record away.
+    """
+
+    models: tuple[InstalledModel, ...]
+    unreadable: tuple[str, ...]
+
+
 class ModelStore:
     """The installed models of a data folder.
 
@@ -58,18 +71,18 @@ class ModelStore:
         self._models_dir = settings.models_dir
         self._folder = settings.models_dir / RECORDS_NAME
 
+    def read(self) -> Listing:
+        """Everything that is written down, read once."""
+        found = [(path, self._read(path)) for path in self._records()]
+        models = [model for _, model in found if model is not None]
+        return Listing(
+            tuple(sorted(models, key=lambda model: model.name.lower())),
+            tuple(_name_of(path) for path, model in found if model is None),
+        )
+
     def list(self) -> list[InstalledModel]:
         """All models whose record can be read, by name. Whether their files are still there is not looked at."""
-        models = (self._read(path) for path in self._records())
-        return sorted((model for model in models if model is not None), key=lambda model: model.name.lower())
-
-    def problems(self) -> tuple[str, ...]:
-        """One sentence for each record that cannot be read; ``remove`` takes such a record away."""
-        return tuple(
-            f"The record of the model {_name_of(path)!r} cannot be read: pull or import the model again."
-            for path in self._records()
-            if self._read(path) is None
-        )
+        return [*self.read().models]
 
     def find(self, name: str) -> InstalledModel | None:
         """The model of exactly this name, whatever its case; None where there is none. Reads one file."""
@@ -133,10 +146,12 @@ class ModelStore:
                 ) from exc
             return self._delete(model.files) if model is not None else Removed(0, (), ())
 
-    def size_bytes(self) -> int:
-        """Size on the disk of all files of all models; one that several have, or that is linked, counts once."""
+    def size_bytes(self, models: Iterable[InstalledModel] | None = None) -> int:
+        """Size on the disk of all files of these models, or of all; one that several have, or that is linked, counts
+        once.
+        """
         seen: dict[tuple[int, int], int] = {}
-        for model in self.list():
+        for model in self.read().models if models is None else models:
             for file in model.files:
                 with contextlib.suppress(OSError):
                     found = file.path.stat()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ._activity import Activity, activity
 from ._child import Child, spawn
 from ._environment import child_environment
+from ._interpreter import this_interpreter
 from ._records import ProcessRecord
 from ._run import run
 from ._types import Completed, ExitStatus, StopOutcome
@@ -24,4 +25,5 @@ __all__ = (
     "child_environment",
     "run",
     "spawn",
+    "this_interpreter",
 )

@@ -10,7 +10,7 @@ import pytest
 
 from sdmanager.hardware import current_platform, ram_now, take_snapshot
 from sdmanager.hardware._linux import cpu_flags, read_linux
-from sdmanager.hardware._machine import find_interpreter, this_machine
+from sdmanager.hardware._machine import this_machine
 from sdmanager.hardware._macos import is_translated, read_macos, system_facts
 from sdmanager.hardware._system import glibc_version, platform_name
 from sdmanager.hardware._windows import DISPLAY_CLASS, driver_facts, nvidia_version, read_windows
@@ -107,20 +107,6 @@ def test_an_empty_machine_is_unknown(tmp_path, files):
 def test_a_system_without_a_name_is_its_kernel(files, text):
     files.write("/etc/os-release", text)
     assert read_linux(files.tree).system == "Linux 6.1.0-38-amd64"
-
-
-@pytest.mark.parametrize("name", ["python", "python3.11", "Python", "python.exe", "pythonw.exe", "pypy3"])
-def test_interpreters_are_known_by_name(name):
-    assert find_interpreter(f"/usr/bin/{name}", frozen=False) == Path(f"/usr/bin/{name}")
-
-
-@pytest.mark.parametrize("name", ["/usr/bin/blender", "/opt/app/app", "", None])
-def test_an_application_with_python_inside_is_no_interpreter(name):
-    assert find_interpreter(name, frozen=False) is None
-
-
-def test_a_frozen_application_has_no_interpreter():
-    assert find_interpreter("/usr/bin/python3", frozen=True) is None
 
 
 def test_this_machine_has_an_interpreter_and_a_binding():

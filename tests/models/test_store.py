@@ -77,7 +77,7 @@ def records_in(settings: Settings) -> Path:
 
 def test_nothing_is_installed_and_nothing_is_made(store, home):
     assert store.list() == []
-    assert store.problems() == ()
+    assert store.read().unreadable == ()
     assert store.find("x") is None
     assert store.find_only_option("x") is None
     assert store.size_bytes() == 0
@@ -129,11 +129,11 @@ def test_a_record_that_is_damaged_is_left_out_and_told(store, home, tmp_path, da
     store.add(model_of("good", file_of(tmp_path / "x")))
     (records_in(home) / "bad@f16.json").write_bytes(data)
     assert [model.name for model in store.list()] == ["good"]
-    assert len(store.problems()) == 1
-    assert "'bad:f16'" in store.problems()[0]
+    assert len(store.read().unreadable) == 1
+    assert store.read().unreadable == ("bad:f16",)
     assert store.find("bad:f16") is None
     assert store.remove("bad:f16").deleted == ()
-    assert store.problems() == ()
+    assert store.read().unreadable == ()
 
 
 def test_what_else_lies_in_the_folder_is_nobodys(store, home, tmp_path):
@@ -143,7 +143,7 @@ def test_what_else_lies_in_the_folder_is_nobodys(store, home, tmp_path):
     (records_in(home) / "folder.json").mkdir()
     (records_in(home) / "loop.json").symlink_to("loop.json")
     assert [model.name for model in store.list()] == ["good"]
-    assert len(store.problems()) == 2
+    assert len(store.read().unreadable) == 2
 
 
 def test_a_record_under_another_name_is_damaged(store, home, tmp_path):
@@ -469,7 +469,7 @@ def test_threads_at_once(store, tmp_path):
     for thread in threads:
         thread.join()
     assert len(store.list()) == 4 * 5 + 1
-    assert store.problems() == ()
+    assert store.read().unreadable == ()
 
 
 def test_of_many_at_once_one_takes_the_name(store, tmp_path):
@@ -646,7 +646,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def the_list_is_right(self) -> None:
         assert {model.name.lower(): model for model in self.store.list()} == self.models
-        assert self.store.problems() == ()
+        assert self.store.read().unreadable == ()
 
     @invariant()
     def every_file_of_every_model_is_there(self) -> None:

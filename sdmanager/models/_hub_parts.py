@@ -1,0 +1,63 @@
+"""Unfinished files in the cache of huggingface_hub: those of this process, and what dead ones left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def own_parts(parts: Iterable[Path]) -> list[Path]:
+    """Those of some unfinished files that this process has open; none where the system does not tell."""
+    mine = set()
+    with contextlib.suppress(OSError):
+        for entry in list(Path("/dev/fd").iterdir()):
+            with contextlib.suppress(OSError, ValueError):
+                found = os.fstat(int(entry.name))
+                mine.add((found.st_dev, found.st_ino))
+    held = []
+    for part in parts:
+        with contextlib.suppress(OSError):
+            found = part.stat()
+            if (found.st_dev, found.st_ino) in mine:
+                held.append(part)
+    return held
+
+
+def clear_parts(blob: Path, *, older: float) -> None:
+    """Delete what dead processes left of a file, where nobody holds the library's lock of it.
+
+    Args:
+        blob: The file in the cache that would have become whole.
+        older: Seconds since anything was last written to what is deleted; some file systems only pretend to lock.
+    """
+    from filelock import FileLock, Timeout
+
+    storage = blob.parent.parent
+    _clear_probes((storage, blob.parent))
+    oldest = time.time() - older
+    with contextlib.suppress(OSError, Timeout, NotImplementedError):
+        parts = [
+            part for part in blob.parent.glob(f"{blob.name}*.incomplete") if part.lstat().st_mtime <= oldest
+        ]
+        if not parts:
+            return
+        locks = storage.parent / ".locks" / storage.name
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{blob.name}.lock", timeout=0, mode=0o664):
+            for part in parts:
+                part.unlink(missing_ok=True)
+
+
+def _clear_probes(folders: Iterable[Path]) -> None:
+    """Delete the empty files by which the library finds out about rights; who makes one does not mind its loss."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            for probe in folder.glob("tmp_*-*-*-*-*"):
+                if probe.lstat().st_size == 0:
+                    probe.unlink(missing_ok=True)
