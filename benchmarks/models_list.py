@@ -1,7 +1,7 @@
 """What looking through the installed models costs: 200 of them with four files each.
 
 Listing them and looking whether each file is as it was, to reading the same records as bare JSON and asking the system
-for the same files; finding one by its name; and what all files take on the disk.
+for the same files; finding one by its name; what all files take on the disk; and `sdmanager models list` as a whole.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import datetime
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MODELS = 200
+COMMAND_MS = 200.0
 ROLES = (Role.DIFFUSION_MODEL, Role.CLIP_L, Role.T5XXL, Role.VAE)
 
 
@@ -51,14 +54,22 @@ def measure(options: Options) -> Report:
         pairs = in_turn(options.runs, lambda: seconds(bare), lambda: seconds(ours))
         one = [1e3 * seconds(lambda: resolve_model(models[0].name, settings)) for _ in range(options.runs)]
         sizes = [1e3 * seconds(store.size_bytes) for _ in range(options.runs)]
+        command = [1e3 * seconds(lambda: list_models(settings, home)) for _ in range(options.runs)]
     return Report(
         {
             "list_and_check": Figure(1e3 * statistics.median(pairs.ours), "ms"),
             "list_and_check_to_bare": Figure(pairs.ratio, "ratio"),
             "resolve_a_name": Figure(statistics.median(one), "ms"),
             "size_of_all": Figure(statistics.median(sizes), "ms"),
+            "command": Figure(statistics.median(command), "ms", at_most=COMMAND_MS),
         },
-        {"models": len(models), **pairs.to_json(), "resolve_ms": spread(one), "size_ms": spread(sizes)},
+        {
+            "models": len(models),
+            **pairs.to_json(),
+            "resolve_ms": spread(one),
+            "size_ms": spread(sizes),
+            "command_ms": spread(command),
+        },
     )
 
 
@@ -81,6 +92,18 @@ def install(store: ModelStore, folder: Path, number: int) -> list[InstalledModel
         models.append(model)
         store.add(model)
     return models
+
+
+def list_models(settings: Settings, home: Path) -> None:
+    """The command, from the start of the interpreter to its end."""
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SDMANAGER_"))
+    }
+    environ["SDMANAGER_HOME"] = str(home)
+    command = [sys.executable, "-m", "sdmanager", "models", "list"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    assert str(settings.models_dir) not in done.stdout
+    assert done.stdout.count("model-") >= len(list(settings.models_dir.glob("installed/*.json")))
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -22,6 +22,9 @@ NAMES = (
     "server_requests",
     "server_push",
     "server_memory",
+    "inspection",
+    "models_list",
+    "pull",
 )
 
 

@@ -11,10 +11,13 @@ from .version import __version__ as __version__
 TYPE_CHECKING = False  # what type checkers take for typing's own, without the cost of importing it
 
 if TYPE_CHECKING:
+    from .cloud import HuggingFaceGenerator as HuggingFaceGenerator
     from .engine import LocalGenerator as LocalGenerator
     from .errors import SDManagerError as SDManagerError
     from .generation import GeneratedImage as GeneratedImage
+    from .generation import GenerationPreset as GenerationPreset
     from .generation import GenerationResult as GenerationResult
+    from .generation import ImageGenerationProgress as ImageGenerationProgress
     from .generation import ImageGenerator as ImageGenerator
     from .generation import ImageRequest as ImageRequest
     from .generation import Lora as Lora
@@ -25,13 +28,17 @@ if TYPE_CHECKING:
     from .settings import Settings as Settings
     from .sync import BlockingServerManager as BlockingServerManager
     from .sync import generate_image as generate_image
+    from .sync import pull_model as pull_model
 
 _HOMES = {
     "BlockingServerManager": "sdmanager.sync",
     "DiffusionServerManager": "sdmanager.manager",
     "GeneratedImage": "sdmanager.generation",
+    "GenerationPreset": "sdmanager.generation",
     "GenerationRegistry": "sdmanager.jobs",
     "GenerationResult": "sdmanager.generation",
+    "HuggingFaceGenerator": "sdmanager.cloud",
+    "ImageGenerationProgress": "sdmanager.generation",
     "ImageGenerator": "sdmanager.generation",
     "ImageRequest": "sdmanager.generation",
     "LocalGenerator": "sdmanager.engine",
@@ -41,14 +48,18 @@ _HOMES = {
     "Settings": "sdmanager.settings",
     "generate_id": "sdmanager.jobs",
     "generate_image": "sdmanager.sync",
+    "pull_model": "sdmanager.sync",
 }
 
 __all__ = (
     "BlockingServerManager",
     "DiffusionServerManager",
     "GeneratedImage",
+    "GenerationPreset",
     "GenerationRegistry",
     "GenerationResult",
+    "HuggingFaceGenerator",
+    "ImageGenerationProgress",
     "ImageGenerator",
     "ImageRequest",
     "LocalGenerator",
@@ -58,6 +69,7 @@ __all__ = (
     "Settings",
     "generate_id",
     "generate_image",
+    "pull_model",
 )
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sdmanager.jobs import Generation
     from sdmanager.logbook import LogEntry
     from sdmanager.manager import DiffusionServerManager, ServerState, StartFields, What
+    from sdmanager.models import InstalledModel, PullProgress
     from sdmanager.server import ServerInfo
 
 _thread = LoopThread("sdmanager-loop")
@@ -123,6 +124,51 @@ def _shared_generator(
     if generator is None:
         generator = _generators[key] = LocalGenerator(model, engine=engine, settings=chosen)
     return generator
+
+
+def pull_model(
+    name: str,
+    *,
+    settings: Settings | None = None,
+    token: str | None = None,
+    force: bool = False,
+    with_preview: bool = True,
+    ignore_fit: bool = False,
+    on_progress: Callable[[PullProgress], None] | None = None,
+) -> InstalledModel:
+    """Fetch a model with all its parts, check them, and wait for it.
+
+    ``on_progress`` is called in the thread that called this function, while it waits; what it raises ends the
+    transfer and is raised from here. So does Ctrl-C. Both leave nothing unfinished.
+
+    Args:
+        name: Of the catalogue, such as ``sd-turbo`` or ``sd-1.5:f32``, or ``ORG/REPO/FILE.gguf``.
+        settings: Folders; from the environment when None.
+        token: For gated repositories; None: ``HF_TOKEN``, else that of ``hf auth login``.
+        force: Fetch again what is installed.
+        with_preview: With the tiny autoencoder of sharp previews.
+        ignore_fit: Also if this machine has too little memory for it.
+        on_progress: Called with each ``PullProgress``.
+
+    Raises:
+        ModelError: It is unknown, gated, cannot be fetched, or is not what its publisher names.
+        InsufficientResourcesError: The disk is too small for it, or the memory.
+        StorageError: A folder cannot be written.
+    """
+    from sdmanager.models import pull_model as pull
+
+    return _thread.run(
+        lambda tell: pull(
+            name,
+            settings or Settings.from_environment(),
+            token=token,
+            force=force,
+            with_preview=with_preview,
+            ignore_fit=ignore_fit,
+            on_progress=tell,
+        ),
+        on_progress or (lambda _: None),
+    )
 
 
 class BlockingServerManager:

@@ -6,17 +6,21 @@ import asyncio
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
 import pytest
+from demo_hub import fill
 from engine_home import engine_home
+from hub_server import HubServer, serving_hub
 from releases import write_manifest
 
 from sdmanager.binaries import EngineBinary, find_engine
 from sdmanager.engine import ensure_binary
 from sdmanager.hardware import current_platform
+from sdmanager.models import demo_model
 from sdmanager.settings import Settings
 
 # The same examples on every run, however slow the machine; HYPOTHESIS_PROFILE=search looks for new ones.
@@ -71,12 +75,34 @@ async def engine(settings: Settings) -> EngineBinary:
 def environment(settings: Settings, built: Settings, tmp_path: Path) -> dict[str, str]:
     """Environment for a child process: an empty home folder, with the real engine and the demo model in it."""
     folder = tmp_path / "home"
-    (folder / "data").mkdir(parents=True)
-    for name in ("engines", "models"):
-        (folder / "data" / name).symlink_to(settings.data_dir / name)
+    (folder / "data" / "models").mkdir(parents=True)
+    (folder / "data" / "engines").symlink_to(settings.engines_dir)
+    for made in settings.models_dir.glob("demo-*"):  # models that a test installs are its own
+        (folder / "data" / "models" / made.name).symlink_to(made)
     _give_verdicts(built, folder / "state")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SDMANAGER_", "PYTHON", "COLUMNS"))}
     own = {"HOME": str(folder), "SDMANAGER_HOME": str(folder), "SDMANAGER_BINARIES": str(built.manifest)}
+    return {**kept, **own}
+
+
+@pytest.fixture
+def demo_hub(built: Settings, tmp_path: Path) -> Iterator[HubServer]:
+    """A hub on loopback with the demo model in it, under names of ``demo_hub.NAMES``."""
+    with serving_hub() as hub:
+        fill(hub, demo_model(built), tmp_path / "catalogue.json")
+        yield hub
+
+
+@pytest.fixture
+def hub_environment(environment: dict[str, str], demo_hub: HubServer, tmp_path: Path) -> dict[str, str]:
+    """The same for a child process that knows that hub, with an empty cache, and no other."""
+    kept = {k: v for k, v in environment.items() if not k.startswith("HF_")}
+    own = {
+        "HF_ENDPOINT": demo_hub.url,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "SDMANAGER_CATALOG": str(tmp_path / "catalogue.json"),
+    }
     return {**kept, **own}
 
 

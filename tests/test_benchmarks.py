@@ -86,8 +86,35 @@ FIGURES = {
         "results_added",
         "results_fetched_added",
     },
+    "inspection": {
+        f"{file}_{figure}"
+        for file in (
+            "flux_gguf",
+            "flux_safetensors",
+            "qwen_image_gguf",
+            "qwen_image_safetensors",
+            "language_model",
+        )
+        for figure in ("time", "first_time", "to_reading_the_header", "peak_rss_added")
+    },
+    "pull": {
+        f"pull_to_{other}_{line}"
+        for other in ("library", "library_and_sha256sum")
+        for line in ("unlimited", "100_mb_per_s")
+    },
+    "models_list": {"list_and_check", "list_and_check_to_bare", "resolve_a_name", "size_of_all", "command"},
 }
-NEED_NO_ENGINE = ("startup", "guard", "parser", "download", "extraction", "server_push")
+NEED_NO_ENGINE = (
+    "startup",
+    "guard",
+    "parser",
+    "download",
+    "extraction",
+    "server_push",
+    "inspection",
+    "models_list",
+    "pull",
+)
 
 
 def check(report: dict[str, dict[str, dict[str, object]]], name: str) -> None:

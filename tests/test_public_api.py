@@ -15,8 +15,11 @@ PUBLIC = (
     "BlockingServerManager",
     "DiffusionServerManager",
     "GeneratedImage",
+    "GenerationPreset",
     "GenerationRegistry",
     "GenerationResult",
+    "HuggingFaceGenerator",
+    "ImageGenerationProgress",
     "ImageGenerator",
     "ImageRequest",
     "LocalGenerator",
@@ -26,6 +29,7 @@ PUBLIC = (
     "Settings",
     "generate_id",
     "generate_image",
+    "pull_model",
 )
 HEAVY = (
     "pydantic",
@@ -38,6 +42,7 @@ HEAVY = (
     "safetensors",
     "platformdirs",
     "filelock",
+    "huggingface_hub",
 )
 
 
@@ -92,7 +97,7 @@ def test_typed():
 
 
 @pytest.mark.parametrize(
-    "package", ["generation", "models", "engine", "binaries", "process", "jobs", "server", "manager"]
+    "package", ["generation", "models", "engine", "binaries", "process", "jobs", "server", "manager", "cloud"]
 )
 def test_packages_say_what_they_offer(package):
     module = importlib.import_module(f"sdmanager.{package}")

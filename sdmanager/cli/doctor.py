@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +10,7 @@ from sdmanager import __version__
 from sdmanager.errors import SDManagerError
 from sdmanager.files import free_bytes
 
-from .output import say
+from .output import camel_case, say
 from .privacy import names_of, without_private
 
 if TYPE_CHECKING:
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
 
 _VARIABLES: Final = (
     "SDMANAGER_HOME", "SDMANAGER_ENGINE", "SDMANAGER_VARIANT", "SDMANAGER_BINARIES", "SDMANAGER_MIRROR",
-    "HTTP_PROXY", "HTTPS_PROXY", "CUDA_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
+    "SDMANAGER_CATALOG", "SDMANAGER_ALLOW_PICKLE", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE",
+    "HF_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "CUDA_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
 )  # fmt: skip
 _SOURCES: Final = {
     "release": "release archive",
@@ -50,7 +50,7 @@ async def _doctor(args: argparse.Namespace) -> int:
     from sdmanager.settings import Settings
 
     settings = Settings.from_environment()
-    facts = _as_json(without_private(await _examine(settings), names_of(settings)))
+    facts = camel_case(without_private(await _examine(settings), names_of(settings)))
     if args.json:
         say(json.dumps(facts))
         return 0
@@ -169,18 +169,12 @@ def _size(folder: Path) -> int:
 
 
 def _models(settings: Settings) -> list[dict[str, Any]]:
-    try:
-        folders = sorted(path for path in settings.models_dir.iterdir() if path.is_dir())
-    except OSError:
-        return []
-    from sdmanager.models import DEMO_NAME
+    from sdmanager.models import DEMO_NAME, ModelStore
 
-    def name(folder: Path) -> str:
-        return (
-            DEMO_NAME if folder.name.startswith(f"{DEMO_NAME}-") else folder.name
-        )  # its revision is our affair
-
-    return [{"name": name(f), "size": _size(f)} for f in folders if not f.name.startswith(".")]
+    made = [path for path in settings.models_dir.glob(f"{DEMO_NAME}-*") if path.is_dir()]
+    demo = [{"name": DEMO_NAME, "size": _size(made[0])}] if made else []
+    store = ModelStore(settings)
+    return [*demo, *({"name": model.name, "size": model.size_bytes} for model in store.list())]
 
 
 def _environment() -> list[str]:
@@ -188,14 +182,3 @@ def _environment() -> list[str]:
     import os
 
     return [name for name in _VARIABLES if os.environ.get(name) or os.environ.get(name.lower())]
-
-
-def _as_json(value: Any) -> Any:
-    """The same facts with names as all our JSON has them."""
-    if isinstance(value, dict):
-        return {_camel(name): _as_json(item) for name, item in value.items()}
-    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _camel(name: str) -> str:
-    return re.sub(r"_(\w)", lambda match: match[1].upper(), name)

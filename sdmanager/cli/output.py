@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sdmanager.errors import StorageError
 
@@ -42,6 +43,16 @@ def note(text: str) -> None:
 def megabytes(size: float) -> str:
     """A size as people read it, in decimal units."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def camel_case(value: Any) -> Any:
+    """The same facts with names as all our JSON has them."""
+    if isinstance(value, dict):
+        return {
+            re.sub(r"_(\w)", lambda match: match[1].upper(), name): camel_case(item)
+            for name, item in value.items()
+        }
+    return [camel_case(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def numbered(path: Path, count: int) -> list[Path]:
