@@ -78,8 +78,8 @@ def generate_image(
 
     Args:
         prompt: What to draw, or a whole request.
-        model: ``"demo"``, the path of a model file, or ``ModelFiles``; None is the demo model, whose pictures are
-            noise.
+        model: Name of an installed model, the path of a model file, or ``ModelFiles``; None is the demo model, whose
+            pictures are noise.
         engine: Path of an ``sd-cli``; None: ``SDMANAGER_ENGINE``, an installed one, or one built on first use.
         settings: Folders and times; from the environment when None.
         on_progress: Called with each ``Progress``.

@@ -45,9 +45,7 @@ def _add_install(actions: _Actions) -> None:
         "until one draws; what is known already is not tried again. Prints the path of the engine.",
     )
     _add_variant(install, "only this one (default: the best that works)")
-    install.add_argument(
-        "-m", "--model", metavar="FILE", help="draw with this model (default: the demo model)"
-    )
+    install.add_argument("-m", "--model", metavar="NAME|FILE", help="draw with this model (default: demo)")
     install.add_argument(
         "--force", action="store_true", help="forget what is known, and test everything again"
     )
@@ -91,7 +89,7 @@ def _add_test(actions: _Actions) -> None:
         description="Draws 64x64 pixels in 4 steps through the code that serves requests, and checks the picture.",
     )
     _add_variant(test, "the installed engine of this variant (default: the one in use)")
-    test.add_argument("-m", "--model", metavar="FILE", help="draw with this model (default: the demo model)")
+    test.add_argument("-m", "--model", metavar="NAME|FILE", help="draw with this model (default: demo)")
     test.add_argument(
         "--force", action="store_true", help="forget what is known, and choose the best engine anew"
     )

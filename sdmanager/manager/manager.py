@@ -92,7 +92,7 @@ class DiffusionServerManager:
         """See that the port is free, the model there and an engine proven, then serve.
 
         Args:
-            model: ``"demo"``, the path of a model file, or ``ModelFiles``; None is the demo model.
+            model: Name of an installed model, the path of a model file, or ``ModelFiles``; None is the demo model.
             **options: See ``StartFields``; such as ``port="auto"``, ``queue=8``, ``token="…"``.
 
         Raises:
@@ -100,7 +100,8 @@ class DiffusionServerManager:
             ServerAlreadyRunningError: It runs, or is starting with other options.
             ServerNotRunningError: ``stop()`` was called before it had started.
             PortInUseError: Another program listens there.
-            ModelError: The model is not there.
+            ModelError: The model is not there, or is not what it was.
+            InsufficientResourcesError: The model surely does not fit this machine's memory.
             BinaryError: No engine works here.
             StorageError: A folder cannot be written.
 
