@@ -130,6 +130,7 @@ def pull_model(
     name: str,
     *,
     settings: Settings | None = None,
+    save_as: str | None = None,
     token: str | None = None,
     force: bool = False,
     with_preview: bool = True,
@@ -144,6 +145,7 @@ def pull_model(
     Args:
         name: Of the catalogue, such as ``sd-turbo`` or ``sd-1.5:f32``, or ``ORG/REPO/FILE.gguf``.
         settings: Folders; from the environment when None.
+        save_as: By which to call a file of a repository; None: as the file is called.
         token: For gated repositories; None: ``HF_TOKEN``, else that of ``hf auth login``.
         force: Fetch again what is installed.
         with_preview: With the tiny autoencoder of sharp previews.
@@ -161,6 +163,7 @@ def pull_model(
         lambda tell: pull(
             name,
             settings or Settings.from_environment(),
+            save_as=save_as,
             token=token,
             force=force,
             with_preview=with_preview,

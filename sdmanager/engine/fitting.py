@@ -39,6 +39,7 @@ async def check_fits(
 
     Raises:
         InsufficientResourcesError: It does not fit; the hint says what would.
+        ModelError: A file of it is not there, or cannot be read.
     """
     if variant == "custom":
         return
@@ -47,10 +48,14 @@ async def check_fits(
         return
     on_gpu = variant != "cpu"
     have = have_now(await look(settings)) if on_gpu else await in_thread(_ram_now)
-    await in_thread(judge_fit, model.name, sizes, model.defaults, have, plan, settings, on_gpu=on_gpu)
+    await in_thread(
+        judge_fit, model.name, sizes, model.defaults, have, plan, settings,
+        on_gpu=on_gpu, quantisations=model.quantisations,
+    )  # fmt: skip
 
 
 def _sizes_of(model: ModelFiles) -> dict[Role, int]:
+    model.check()
     return {role: path.stat().st_size for role, path in model.files.items()}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import InvalidRequestError, ModelComponentMissingError, ModelUnsupportedError
 
-from .families import Family, ModelDefaults, Role, traits_of
+from .families import DISTILLED_STEPS, Family, ModelDefaults, Role, traits_of
 from .inspection import FileFacts, FileKind
 
 if TYPE_CHECKING:
@@ -31,10 +31,7 @@ TITLES: Final[Mapping[Role, str]] = {
 MAINS: Final = frozenset({Role.MODEL, Role.DIFFUSION_MODEL})
 """Parts that draw; a model has one of them."""
 
-# A header does not tell that a model was distilled to draw in a few steps. The file's name usually does.
-_DISTILLED: Final = re.compile(r"turbo|lightning|schnell|lcm|klein(?!.*base)", re.IGNORECASE)
 _STEPS: Final = re.compile(r"(?<!\d)(\d{1,2})[ _-]?steps?(?![a-z])", re.IGNORECASE)
-_FEW_STEPS: Final = 4
 
 # As Transformers and Diffusers name the pieces of a large model.
 _PIECE: Final = re.compile(r"-\d{5}-of-(\d{5})$")
@@ -42,8 +39,25 @@ _PIECE: Final = re.compile(r"-\d{5}-of-(\d{5})$")
 # FLUX.1 dev's own default; the engine's, too.
 _GUIDANCE: Final = 3.5
 
-# Both turbo models of Stability AI were trained at 512 pixels, unlike those that they come from.
-_SMALL_TURBO: Final = 512
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """A kind of model within a family, which a header does not tell and the file's name usually does."""
+
+    words: tuple[str, ...]
+    families: frozenset[Family] | None = None  # all
+    distilled: bool = True
+    cfg_scale: float = 1.0
+    side: int | None = None
+
+
+# The first that fits counts. Numbers are those of stable-diffusion.cpp's documents; the steps, of the family's traits.
+_VARIANTS: Final = (
+    _Variant(("klein", "base"), distilled=False, cfg_scale=4.0),
+    # Both turbo models of Stability AI were trained at 512 pixels, unlike those that they come from.
+    _Variant(("turbo",), frozenset({Family.SD2, Family.SDXL}), side=512),
+    *(_Variant((word,)) for word in ("turbo", "lightning", "schnell", "lcm", "klein")),
+)
 
 # SD3 was trained to do without it, and the engine draws without it.
 _OPTIONAL: Final = {Family.SD3: frozenset({Role.T5XXL})}
@@ -134,8 +148,9 @@ def defaults_of(family: Family | None, stem: str, *, takes_guidance: bool) -> Mo
     """What suits a model that no catalogue knows.
 
     By its family; and by its file's name, since nothing else says that a model was distilled: with ``turbo``,
-    ``lightning``, ``schnell``, ``lcm`` or ``klein`` in it, it gets cfg scale 1 and 4 steps, or as many as the name
-    says (``8steps``). FLUX.1 models without an input for guidance are schnell, or like it, and get 4 steps.
+    ``lightning``, ``schnell``, ``lcm`` or ``klein`` in it, it gets cfg scale 1 and the steps of the distilled models
+    of its family, or as many as the name says (``8steps``). With ``klein`` and ``base`` it gets cfg scale 4. FLUX.1
+    models without an input for guidance are schnell, or like it, and get 4 steps.
 
     Args:
         family: None: unknown.
@@ -147,16 +162,27 @@ def defaults_of(family: Family | None, stem: str, *, takes_guidance: bool) -> Mo
     if guided:
         defaults = replace(defaults, guidance=_GUIDANCE)
     named = _STEPS.search(stem)
+    few = traits_of(family).distilled_steps if family is not None else DISTILLED_STEPS
+    steps = int(named[1]) if named and int(named[1]) else few
     if family is Family.FLUX and not guided:
-        return replace(defaults, steps=int(named[1]) if named and int(named[1]) else _FEW_STEPS)
-    if not _DISTILLED.search(stem):
+        return replace(defaults, steps=steps)
+    variant = _variant_of(family, stem.lower())
+    if variant is None:
         return defaults
-    if family is not Family.Z_IMAGE:  # the defaults of this family are those of its turbo model
-        steps = int(named[1]) if named and int(named[1]) else _FEW_STEPS
-        defaults = replace(defaults, steps=steps, cfg_scale=1.0)
-    if family in {Family.SD2, Family.SDXL} and "turbo" in stem.lower():
-        defaults = replace(defaults, width=_SMALL_TURBO, height=_SMALL_TURBO)
-    return defaults
+    if variant.side is not None:
+        defaults = replace(defaults, width=variant.side, height=variant.side)
+    return replace(
+        defaults, steps=steps if variant.distilled else defaults.steps, cfg_scale=variant.cfg_scale
+    )
+
+
+def _variant_of(family: Family | None, stem: str) -> _Variant | None:
+    for variant in _VARIANTS:
+        if (variant.families is None or family in variant.families) and all(
+            word in stem for word in variant.words
+        ):
+            return variant
+    return None
 
 
 def _header_role(facts: FileFacts) -> Role | None:
@@ -168,7 +194,7 @@ def _sorted_out(candidates: Sequence[Candidate]) -> dict[Role, Candidate]:
     parts: dict[Role, Candidate] = {}
     # What was named comes first, and what nobody knows last.
     for each in sorted(candidates, key=lambda each: (each.picked, each.facts.kind is FileKind.UNKNOWN)):
-        _check_whole(each.path)
+        check_whole(each.path)
         role = check_role(each.role, each.path, each.facts) if each.role else _header_role(each.facts)
         if role is None:
             if each.picked:
@@ -183,7 +209,12 @@ def _sorted_out(candidates: Sequence[Candidate]) -> dict[Role, Candidate]:
     return parts
 
 
-def _check_whole(path: Path) -> None:
+def check_whole(path: Path) -> None:
+    """See by its name that a file is not one of several pieces.
+
+    Raises:
+        ModelUnsupportedError: It is.
+    """
     piece = _PIECE.search(path.stem)
     if piece:
         raise ModelUnsupportedError(
@@ -229,13 +260,18 @@ def _not_a_part(each: Candidate) -> ModelUnsupportedError:
 
 def _what(facts: FileFacts) -> str:
     what = TITLES[facts.role] if facts.role is not None else facts.kind.value
-    return f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
+    return f"{'an' if what[0] in 'aeiouAI' else 'a'} {what}"
 
 
 def _where_it_belongs(facts: FileFacts) -> str:
     if facts.kind is FileKind.LORA:
         return (
             "Put it into the folder of LoRAs ('loras' in the data folder, or --lora-dir) and use --lora NAME."
+        )
+    if facts.kind is FileKind.TAE_HALF:
+        return (
+            "The engine loads those that are whole: use diffusion_pytorch_model.safetensors of the same maker, "
+            "such as madebyollin/taesd, with --tae."
         )
     if facts.role in MAINS:
         return f"Give it with {option_of(facts.role)}."
@@ -257,7 +293,9 @@ def _check_family(family: Family, path: Path) -> None:
 def _is_wanted(role: Role, family: Family) -> bool:
     """Whether a family has a use for a part."""
     parts = traits_of(family).parts
-    return role in MAINS | parts | {Role.TAE} or (role is Role.LLM_VISION and Role.LLM in parts)
+    if role is Role.TAE:
+        return Role.VAE in parts  # else there is nothing to decode
+    return role in MAINS | parts or (role is Role.LLM_VISION and Role.LLM in parts)
 
 
 def _check_complete(family: Family, main: Candidate, parts: Mapping[Role, Candidate]) -> None:

@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 
 _Files = tuple["InstalledFile", ...]
 
-# Beside the copies, so that a finished one is renamed. One this old is left from a process that was killed.
+# Beside the copies, so that a finished one is renamed. One this old is left from a process that was killed: by the
+# name that tempfile gives, and a file of ours in it, it is told from a folder of the user's.
 _STAGING: Final = ".import-"
+_OURS: Final = re.compile(r"\.import-[a-z0-9_]{8}")
+_MARKER: Final = "sdmanager-import"
+_FILES: Final = "files"
 _STALE_SECONDS: Final = 24 * 3600.0
 
 # Of records, and of the demo model.
@@ -92,20 +96,26 @@ def _copy(
     staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=models_dir))
     folder: Path | None = None
     try:
-        staging.chmod(0o755)
+        (staging / _MARKER).touch()
+        copied = staging / _FILES
+        copied.mkdir()
         digests = [
-            _copy_one(file, staging / target, meter)
+            _copy_one(file, copied / target, meter)
             for file, target in zip(files, _targets(files), strict=True)
         ]
-        folder = _rename(staging, models_dir, name)
+        folder = _rename(copied, models_dir, name)
         copies = tuple(
             _as_copied(file, folder / target, sha256)
             for file, target, sha256 in zip(files, _targets(files), digests, strict=True)
         )
+        meter.count(0)  # what nobody waits for any more is not listed
         return write_down(copies)
     except BaseException:
-        shutil.rmtree(folder or staging, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
         raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _targets(files: Sequence[InstalledFile]) -> list[str]:
@@ -153,7 +163,10 @@ def _rename(staging: Path, models_dir: Path, name: str) -> Path:
 def _sweep(models_dir: Path) -> None:
     """Remove what killed processes left."""
     for left in models_dir.glob(f"{_STAGING}*"):
+        if not _OURS.fullmatch(left.name) or left.is_symlink():
+            continue
         with contextlib.suppress(OSError):
-            newest = max(path.stat().st_mtime for path in (left, *left.iterdir()))
+            (left / _MARKER).stat()
+            newest = max(path.stat().st_mtime for path in (left, *left.rglob("*")))
             if time.time() - newest > _STALE_SECONDS:
                 shutil.rmtree(left, ignore_errors=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import re
 from dataclasses import fields
@@ -10,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container, Iterable, Iterator
+
+    from .installed import InstalledFile
 
 _REPO: Final = re.compile(r"models--.+")
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
@@ -29,6 +33,69 @@ def places_of(path: Path) -> list[Path]:
         except OSError:
             break
     return places
+
+
+class Named:
+    """Places of files that other models name, or may name.
+
+    Args:
+        files: Of the records that can be read.
+        unread: Records that cannot, such as those of a newer release. One that is no JSON may name any file.
+        pulled: What pulls use, or will make: the folders that it will be in stay, too.
+    """
+
+    def __init__(self, files: Iterable[Path], unread: Iterable[Path], pulled: Iterable[Path] = ()) -> None:
+        self._places = {place for path in files for place in places_of(path)}
+        for place in (place for path in pulled for place in places_of(path)):
+            self._places.update((place, *place.parents))
+        self._names: set[str] = set()
+        self._all = False
+        for record in unread:
+            try:
+                texts = list(_texts_in(json.loads(record.read_bytes())))
+            except (OSError, ValueError, RecursionError):
+                self._all = True  # nobody knows what it names
+                continue
+            for text in texts:
+                if os.path.isabs(text):  # noqa: PTH117
+                    with contextlib.suppress(OSError, ValueError):  # no path after all
+                        self._places.update(places_of(Path(text)))
+                else:  # from a folder that we do not know
+                    self._names.add(re.split(r"[/\\]", text)[-1].casefold())
+
+    def __contains__(self, place: object) -> bool:
+        if self._all or place in self._places:
+            return True
+        return isinstance(place, Path) and place.name.casefold() in self._names
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, dict):
+            left += [*each, *each.values()]
+        elif isinstance(each, list):
+            left += each
+
+
+def is_ours_still(file: InstalledFile) -> bool:
+    """Whether a file that was copied by us is still that copy, and not one that the user has put there.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    found = file.path.stat()
+    if found.st_size != file.size:
+        return False
+    if found.st_mtime_ns == file.mtime_ns:
+        return True
+    if file.sha256 is None:
+        return False
+    with file.path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
 
 
 def delete_owned(path: Path, models_dir: Path, needed: Container[Path] = ()) -> int | None:
@@ -57,7 +124,7 @@ def delete_owned(path: Path, models_dir: Path, needed: Container[Path] = ()) -> 
         return None
     size = path.lstat().st_size
     path.unlink()
-    _prune(path.parent, root)
+    _prune(path.parent, root, needed)
     return size
 
 
@@ -87,7 +154,7 @@ def _delete_pointer(path: Path, snapshot: Path, needed: Container[Path]) -> int:
         freed += _delete_blob(blob, repo.parent, needed)
     # A program that fetches from the same repository has made the folders that it will need.
     if not any((repo / "blobs").glob("*.incomplete")):
-        _prune(path.parent, snapshot.parent)
+        _prune(path.parent, snapshot.parent, needed)
     if not snapshot.exists():
         _delete_refs(repo, snapshot.name)
     return freed
@@ -137,9 +204,9 @@ def _delete_refs(repo: Path, commit: str) -> None:
                 ref.unlink()
 
 
-def _prune(folder: Path, root: Path) -> None:
-    """Remove a folder and its parents, as far as they are empty, up to a root that stays."""
-    while folder != root and root in folder.parents:
+def _prune(folder: Path, root: Path, needed: Container[Path]) -> None:
+    """Remove a folder and its parents, as far as they are empty and not needed, up to a root that stays."""
+    while folder != root and root in folder.parents and folder not in needed:
         try:
             folder.rmdir()
         except OSError:

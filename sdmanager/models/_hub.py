@@ -100,6 +100,7 @@ class Order:
         gate: A file that may be made: the worker waits for it.
         judge: Given the plans and the folder of the cache; the transfer begins when it has returned.
         on_bytes: Called with the bytes of each file that have come.
+        on_again: Called with the number of a file that is fetched after all, as what was there is gone or damaged.
     """
 
     files: Sequence[CatalogFile]
@@ -108,6 +109,7 @@ class Order:
     gate: Path
     judge: Callable[[Sequence[FilePlan], Path], Awaitable[None]]
     on_bytes: Callable[[Sequence[int]], None]
+    on_again: Callable[[int], None]
 
 
 async def fetch(order: Order, settings: Settings) -> list[Fetched]:
@@ -136,6 +138,8 @@ async def fetch(order: Order, settings: Settings) -> list[Fetched]:
                         order.gate.touch()
                     case "bytes":
                         order.on_bytes(message["done"])
+                    case "again":
+                        order.on_again(message["file"])
                     case "fetched":
                         return [Fetched(**{**file, "path": Path(file["path"])}) for file in message["files"]]
                     case "error":

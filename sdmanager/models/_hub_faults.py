@@ -48,12 +48,36 @@ class WrongFileError(Exception):
         self.kind = kind
 
 
+class SetUpError(Exception):
+    """The library cannot be used as it is set up.
+
+    Args:
+        facts: With the kind of fault.
+    """
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        super().__init__(facts["kind"])
+        self.facts = facts
+
+
+def library_fault(exc: Exception) -> SetUpError:
+    """What it is that the library cannot be imported for: perhaps a variable that it cannot read."""
+    said = str(exc) if isinstance(exc, ValueError) else ""
+    values = [
+        (len(value), name) for name, value in os.environ.items() if name.startswith("HF_") and value in said
+    ]
+    variable = max((each for each in values if each[0]), default=(0, None))[1]
+    return SetUpError({"kind": "library", "cause": type(exc).__name__, "variable": variable})
+
+
 def facts_of(exc: BaseException) -> dict[str, Any]:
     """The kind of fault, and a few numbers: never a text of the library, which may hold a signed address."""
     chain = list(_chain(exc))
     for link in chain:
         if isinstance(link, WrongFileError):
             return {"kind": link.kind}
+        if isinstance(link, SetUpError):
+            return link.facts
         names = {base.__name__ for base in type(link).__mro__}
         kind = next((kind for name, kind in _KINDS if name in names), None)
         if kind == "unreachable":

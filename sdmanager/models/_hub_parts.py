@@ -6,10 +6,13 @@ import contextlib
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+ROOM_TO_SPARE: Final = 64 * 2**20
+"""Bytes that a transfer leaves free on the disk."""
 
 
 def own_parts(parts: Iterable[Path]) -> list[Path]:

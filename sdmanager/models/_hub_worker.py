@@ -7,6 +7,7 @@ environment, where it is in no list of processes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -19,8 +20,10 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
-from ._hub_faults import WrongFileError, facts_of
-from ._hub_parts import clear_parts, own_parts
+from sdmanager.files import free_bytes
+
+from ._hub_faults import SetUpError, WrongFileError, facts_of, library_fault
+from ._hub_parts import ROOM_TO_SPARE, clear_parts, own_parts
 from ._hub_transfer import PIECE_BYTES, StoppedError, Transfer
 
 if TYPE_CHECKING:
@@ -32,7 +35,8 @@ AT_ONCE: Final = 4
 STALE_SECONDS: Final = 60.0
 _TELL_SECONDS: Final = 0.1
 _PAUSES: Final = (1.0, 3.0)
-_CUTS_MAX: Final = 5
+_GET_PAUSES: Final = (1.0, 3.0, 9.0)
+_ATTEMPTS_MAX: Final = 5
 _TRY_AGAIN: Final = frozenset({429, 500, 502, 503, 504})
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
@@ -78,8 +82,9 @@ class Job:
             leave: Do not wait for the other transfers when one has failed: the process ends.
         """
         try:
-            from huggingface_hub import constants
-
+            constants = _library()
+            if not isinstance(self._token, str):
+                _check_token_file()
             constants.DOWNLOAD_CHUNK_SIZE = PIECE_BYTES
             self._plans = self._for_all(self._look_up, leave=leave)
             cache = str(Path(constants.HF_HUB_CACHE).absolute())
@@ -173,7 +178,7 @@ class Job:
                 facts = facts_of(exc)
                 if not left or (facts["kind"] != "stalled" and facts.get("status") not in _TRY_AGAIN):
                     raise
-                time.sleep(left.pop(0))
+                self._pause(left.pop(0))
                 continue
             if not found.etag or not _COMMIT.fullmatch(found.commit_hash or ""):
                 raise FileMetadataError
@@ -185,10 +190,13 @@ class Job:
             clear_parts(Path(plan["blob"]), older=STALE_SECONDS)
         fetch = bool(plan["fetch"])
         held = not fetch and Path(plan["pointer"]).exists()
+        if not (fetch or held) and not (plan["blob"] and Path(plan["blob"]).exists()):  # deleted meanwhile
+            self._announce_again(index)
         path, taken = (plan["pointer"], None) if held else self._get(index, force=bool(file["force"]))
         digest = taken or self._read(path)
         if not fetch and self._fault_of(index, path, digest) is not None:  # a copy that was there is damaged
             fetch = True
+            self._announce_again(index)
             path, taken = self._get(index, force=True)
             digest = taken or self._read(path)
         fault = self._fault_of(index, path, digest)
@@ -207,17 +215,37 @@ class Job:
         named = plan["etag"] if _DIGEST.fullmatch(plan["etag"] or "") else None
         return None if digest == (file["sha256"] or named or digest) else "digest"
 
+    def _announce_again(self, index: int) -> None:
+        """Say that a file must be fetched that was thought to be there, if there is room for it."""
+        plan = self._plans[index]
+        free = free_bytes(Path(plan["pointer"]).parent)
+        if free is not None and (plan["size"] or self._files[index]["size"] or 0) + ROOM_TO_SPARE > free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._say({"event": "again", "file": index})
+
     def _get(self, index: int, *, force: bool) -> tuple[str, str | None]:
-        """Fetch a file; again where the connection was cut, which older releases of the library do not do."""
+        """Fetch a file; again after a passing fault, which not all releases of the library do."""
+        left = list(_GET_PAUSES)
         for attempt in itertools.count():
             before = self._came[index]
             try:
                 return self._download(index, force=force)
             except Exception as exc:
-                in_vain = attempt > 0 and self._came[index] == before
-                if attempt >= _CUTS_MAX or in_vain or facts_of(exc)["kind"] != "cut":
+                facts, came = facts_of(exc), self._came[index] != before
+                if attempt >= _ATTEMPTS_MAX or not _may_pass(facts, came=came, first=attempt == 0):
                     raise
+                if facts.get("status") in _TRY_AGAIN:
+                    left = list(_GET_PAUSES) if came else left
+                    if not left:
+                        raise
+                    self._pause(left.pop(0))
         raise AssertionError  # it counts for ever
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (rest := until - time.monotonic()) > 0:
+            self.halt()
+            time.sleep(min(rest, _TELL_SECONDS))
 
     def _download(self, index: int, *, force: bool) -> tuple[str, str | None]:
         """Let the library fetch a file; its path, and its digest where that was taken on the way."""
@@ -248,6 +276,40 @@ class Job:
                 self.halt()
                 digest.update(buffer[:count])
         return digest.hexdigest()
+
+
+def _may_pass(facts: Facts, *, came: bool, first: bool) -> bool:
+    """Whether a fault of a transfer is worth another try.
+
+    Args:
+        facts: Of the fault.
+        came: Whether anything came before it.
+        first: Whether it is the first of this file.
+    """
+    if facts["kind"] == "cut":
+        return came or first
+    if facts["kind"] == "stalled":  # the library has waited for long already
+        return came
+    # The last: a folder was deleted that another one had just emptied.
+    return facts.get("status") in _TRY_AGAIN or (first and facts.get("errno") == errno.ENOENT)
+
+
+def _library() -> Any:
+    try:
+        from huggingface_hub import constants
+    except Exception as exc:
+        raise library_fault(exc) from exc
+    return constants
+
+
+def _check_token_file() -> None:
+    from huggingface_hub import get_token
+
+    try:
+        get_token()
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is no text"
+        raise SetUpError({"kind": "token_file", "reason": reason}) from exc
 
 
 def _held(path: str) -> Facts:

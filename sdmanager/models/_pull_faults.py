@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any, Final
 
 from sdmanager.errors import (
@@ -26,7 +27,7 @@ _HINT_RIGHTS: Final = (
     "Check who owns the cache of huggingface_hub, or set HF_HOME to a folder that may be written."
 )
 _HINT_AGAIN: Final = (
-    "Nothing of it was kept. Run the command again; if HF_ENDPOINT is set, ask the owner of that hub."
+    "That file was not kept. Run the command again; if HF_ENDPOINT is set, ask the owner of that hub."
 )
 _HINT_TOKEN: Final = "Set HF_TOKEN to a valid token, or run 'hf auth login'."  # noqa: S105 - words, no secret
 
@@ -76,6 +77,17 @@ def fault_of(facts: Mapping[str, Any], file: CatalogFile | None, name: str, *, g
     no_token = not facts.get("has_token")
     if kind == "gated" or (gated and no_token and (kind == "repository" or status in {401, 403})):
         return _gated(file, name, details, no_token=no_token)
+    if kind == "status" and status == 401 and no_token:
+        return ModelGatedError(f"{what} could not be fetched: the hub wants a token, and there is none.",
+                               hint=_HINT_TOKEN, details=details)  # fmt: skip
+    if kind == "token_file":
+        return StorageError(
+            f"The token of 'hf auth login' cannot be read: {facts['reason']}.",
+            hint="Check the rights of its file, or run 'hf auth login' again; HF_TOKEN goes before it.",
+            details=details,
+        )
+    if kind == "library":
+        return _of_library(what, facts, details)
     if kind == "token" or (kind == "status" and status == 401):
         return ModelGatedError(f"{what} could not be fetched: the hub does not accept the token.",
                                hint=_HINT_TOKEN, details=details)  # fmt: skip
@@ -85,6 +97,8 @@ def fault_of(facts: Mapping[str, Any], file: CatalogFile | None, name: str, *, g
         return InsufficientResourcesError(
             f"{what} could not be fetched: the disk is full.", hint=_HINT_ROOM, details=details
         )
+    if kind == "storage" and facts["errno"] == errno.ENOENT:
+        return gone_meanwhile(file, name)
     if kind == "storage":
         return StorageError(
             f"{what} could not be written to the cache of huggingface_hub: {facts['reason']}.",
@@ -104,14 +118,45 @@ def replaced(file: CatalogFile, name: str, details: Mapping[str, object]) -> Mod
     )
 
 
-def no_room(name: str, needed: int, free: int, cache: str) -> InsufficientResourcesError:
+def gone_meanwhile(file: CatalogFile | None, name: str) -> StorageError:
+    """The error for a file of the cache that was there a moment ago."""
+    what = (
+        f"The file {file.path!r} of the model {name!r}"
+        if file is not None
+        else f"A file of the model {name!r}"
+    )
+    return StorageError(
+        f"{what} was removed meanwhile from the cache of huggingface_hub.",
+        hint="Pull it again.",
+        details={"name": name} | ({"repo": file.repo, "file": file.path} if file is not None else {}),
+    )
+
+
+def no_room(name: str, needed: int, spare: int, free: int, cache: str) -> InsufficientResourcesError:
     """The error for a disk that is too small."""
     return InsufficientResourcesError(
-        f"The model {name!r} needs {needed / 1e9:.1f} GB on the disk of huggingface_hub's cache, "
-        f"which has {free / 1e9:.1f} GB free.",
+        f"The model {name!r} needs {size_text(needed)} on the disk of huggingface_hub's cache, "
+        f"and {size_text(spare)} to spare; {size_text(free)} is free.",
         hint=_HINT_ROOM,
-        details={"name": name, "needed_bytes": needed, "free_bytes": free, "path": cache},
+        details={"name": name, "needed_bytes": needed + spare, "free_bytes": free, "path": cache},
     )
+
+
+def size_text(size: int) -> str:
+    """Bytes as people read them."""
+    if size >= 1e9:
+        return f"{size / 1e9:.1f} GB"
+    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def _of_library(what: str, facts: Mapping[str, Any], details: Mapping[str, object]) -> ModelDownloadError:
+    variable = facts.get("variable")
+    if variable is not None:
+        why, hint = f"the value of {variable} is not valid", f"Correct {variable}, or unset it."
+    else:
+        why = f"huggingface_hub cannot be imported ({facts['cause']})"
+        hint = "Check the installation: 'pip install --force-reinstall huggingface_hub'."
+    return ModelDownloadError(f"{what} could not be fetched: {why}.", hint=hint, details=details)
 
 
 def _gated(

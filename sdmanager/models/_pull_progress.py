@@ -24,7 +24,7 @@ class PullProgress:
     Attributes:
         phase: What is going on.
         model: The name that was asked for.
-        done: Bytes that are there, of all files together; it never falls.
+        done: Bytes that are there, of all files together; it falls only where a file that was there proves damaged.
         total: Bytes of all files together; 0 while they are unknown.
         file: The file that something came of last; None where none did.
         files_done: Files that are there.
@@ -93,6 +93,13 @@ class Tracker:
         while len(self._samples) > 2 and now - self._samples[1][0] >= _WINDOW_SECONDS:
             self._samples.popleft()
         self._tell("downloading" if sum(self._done) < sum(self._sizes) else "verifying")
+
+    def restart(self, index: int) -> None:
+        """Note that a file comes after all that was thought to be there."""
+        self._done[index], self._file = 0, self._names[index]
+        self._samples.clear()
+        self._samples.append((self._clock(), sum(self._done)))
+        self._tell("downloading")
 
     def finish(self, sizes: Sequence[int]) -> None:
         """Report that everything is there and right, with the bytes of each file."""

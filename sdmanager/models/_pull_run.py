@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from sdmanager.errors import ModelComponentMissingError, ModelError, StorageError
+from sdmanager.errors import ModelComponentMissingError, ModelError, SDManagerError, StorageError
 from sdmanager.files import free_bytes
 from sdmanager.threads import in_thread
 
 from ._composing import Candidate, Composed, check_role, compose
 from ._hub import Fetched, FilePlan, HubFaultError, Order, fetch
-from ._pull_faults import fault_of, no_room, replaced
+from ._hub_parts import ROOM_TO_SPARE
+from ._pull_faults import fault_of, gone_meanwhile, no_room, replaced, size_text
 from ._pull_fit import check_machine
-from ._pull_journal import Journal, discard
+from ._pull_journal import JOURNALS_NAME, Journal, Noted
+from ._pull_leaving import Times, discard
 from ._pull_progress import OnPull, Tracker
 from ._pull_sharing import turn
 from ._pull_wanted import Wanted, find_installed
@@ -24,14 +26,12 @@ from .installed import InstalledFile, InstalledModel, Origin
 from .store import ModelStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from sdmanager.settings import Settings
 
     from .catalog import CatalogFile
-
-_MARGIN: Final = 64 * 2**20
 
 
 class Pull:
@@ -44,28 +44,31 @@ class Pull:
         self._tracker = Tracker(wanted.name, report)
         # Names differ by case alone on no system; the digest keeps them short.
         stem = hashlib.sha256(wanted.name.casefold().encode()).hexdigest()[:32]
-        self._place = settings.state_dir / "pulls" / stem
+        self._place = settings.state_dir / JOURNALS_NAME / stem
         self._journal = Journal(self._place.with_suffix(".json"))
         self._plans: list[FilePlan] = []
         self._ours: frozenset[str] = frozenset()
+        self._times = Times(())
 
     async def run(self) -> InstalledModel:
         """Fetch, check and list it."""
         lock = self._place.with_suffix(".lock")
         async with turn(lock, lambda: self._tracker.begin("waiting")):
-            if not self._wanted.force:
-                found = await in_thread(find_installed, self._wanted, self._settings)
-                if found is not None:
-                    self._tracker.finish([file.size for file in found.files])
-                    return found
+            found = await in_thread(find_installed, self._wanted, self._settings)
+            if found is not None:
+                self._tracker.finish([file.size for file in found.files])
+                return found
             self._tracker.begin("planning")
             await self._check_fit([file.bytes for file in self._wanted.files])
             try:
                 model = await self._fetch_and_list()
-            except Exception:
-                await in_thread(
-                    self._journal.settle
-                )  # what came whole stays ours, and the next pull goes on with it
+            except Exception as exc:
+                # What came whole stays ours, and the next pull goes on with it.
+                kept = await in_thread(self._settle)
+                if kept and isinstance(exc, SDManagerError):
+                    exc.hint = " ".join(
+                        filter(None, (exc.hint, f"{size_text(kept)} are kept for the next try."))
+                    )
                 raise
             except BaseException:
                 await in_thread(self._discard)
@@ -82,6 +85,7 @@ class Pull:
             self._place.with_suffix(".go"),
             self._judge,
             self._tracker.advance,
+            self._tracker.restart,
         )
         try:
             fetched = await fetch(order, self._settings)
@@ -112,19 +116,26 @@ class Pull:
 
     def _prepare(self, needed: int, cache: Path) -> None:
         free = free_bytes(cache)
-        if needed and free is not None and needed + _MARGIN > free:
-            raise no_room(self._wanted.name, needed + _MARGIN, free, str(cache))
-        former = self._store.find(self._wanted.name)
-        ours = {str(file.path) for file in former.files if file.owned} if former is not None else set()
-        ours |= self._journal.read()
-        ours |= {plan.pointer for plan in self._plans if not plan.cached}
-        self._ours = frozenset(ours & {plan.pointer for plan in self._plans})
-        self._journal.write(ours)
+        if needed and free is not None and needed + ROOM_TO_SPARE > free:
+            raise no_room(self._wanted.name, needed, ROOM_TO_SPARE, free, str(cache))
+        files = {Noted(plan.pointer, plan.blob) for plan in self._plans}
+        with self._store.undisturbed():  # nobody removes what is there between our look and our note
+            left = self._journal.read()
+            fetched = self._journal.others_fetch() | {noted.pointer for noted in left}
+            # What another model has, or its pull fetches, is of both: whichever goes first, the other keeps it.
+            fetched |= {str(file.path) for model in self._store.list() for file in model.files if file.owned}
+            fetched |= {plan.pointer for plan in self._plans if not plan.cached}
+            ours = {noted for noted in files if noted.pointer in fetched or not noted.exists()}
+            self._ours = frozenset(noted.pointer for noted in ours)
+            self._journal.write(ours | left, files - ours)
+        self._times = Times(plan.pointer for plan in self._plans)
 
     def _list(self, fetched: Sequence[Fetched]) -> InstalledModel:
         files = []
         defaults, family = self._wanted.defaults, self._wanted.family
         for file, found in zip(self._wanted.files, fetched, strict=True):
+            if not found.path.exists():
+                raise gone_meanwhile(file, self._wanted.name)
             try:
                 facts = inspect_file(found.path, allow_pickle=self._settings.allow_pickle)
                 if self._wanted.by_header:
@@ -143,8 +154,12 @@ class Pull:
             )
         now = datetime.datetime.now(datetime.UTC)
         model = InstalledModel(self._wanted.name, tuple(files), defaults, family, Origin.PULLED, now)
-        self._store.add(model)
-        self._journal.close()
+        model = self._store.add(model)
+        self._times.renew(self._store)
+        # An earlier pull may have left what is not wanted any more.
+        mine = {plan.pointer for plan in self._plans}
+        if self._delete([noted for noted in self._journal.read() if noted.pointer not in mine]):
+            self._journal.close()
         return model
 
     def _is_ours(self, found: Fetched) -> bool:
@@ -152,15 +167,32 @@ class Pull:
 
     def _discard_one(self, found: Fetched) -> None:
         if self._is_ours(found):
-            discard([(str(found.path), str(found.path.resolve()))], self._journal, self._settings)
+            self._delete([Noted(str(found.path), str(found.path.resolve()))])
 
     def _discard(self) -> None:
         """Delete what this pull has fetched; what an earlier one that failed had left goes with it."""
-        former = self._store.find(self._wanted.name)
-        kept = {str(file.path) for file in former.files} if former is not None else set()
-        gone = [(plan.pointer, plan.blob) for plan in self._plans if plan.pointer in self._ours - kept]
-        discard(gone, self._journal, self._settings)
-        self._journal.close()
+        listed = self._listed()
+        gone = [noted for noted in self._journal.read() if noted.pointer not in listed]
+        if self._delete(gone):
+            self._journal.close()
+        else:
+            self._journal.settle(listed)
+        self._times.renew(self._store)
+
+    def _settle(self) -> int:
+        kept = self._journal.settle(self._listed())
+        self._times.renew(self._store)
+        return kept
+
+    def _listed(self) -> frozenset[str]:
+        return frozenset(str(file.path) for model in self._store.list() for file in model.files)
+
+    def _delete(self, files: Iterable[Noted]) -> bool:
+        try:
+            discard(files, self._journal.path, self._store, self._settings)
+        except StorageError:
+            return False
+        return True
 
 
 def _check_plan(file: CatalogFile, plan: FilePlan, name: str) -> None:
@@ -187,12 +219,7 @@ def _composed(path: Path, facts: FileFacts) -> Composed:
 def _installed_file(
     role: Role, found: Fetched, repo: str, quantisation: str | None, *, owned: bool
 ) -> InstalledFile:
-    try:
-        seen = found.path.stat()
-    except OSError as exc:
-        raise StorageError(
-            f"The file {found.path.name!r} was removed meanwhile.", hint="Pull it again."
-        ) from exc
+    seen = found.path.stat()
     return InstalledFile(
         role, found.path.absolute(), seen.st_size, seen.st_mtime_ns, found.sha256, owned, repo, found.commit,
         quantisation,

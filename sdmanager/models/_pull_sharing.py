@@ -59,14 +59,16 @@ class Pulls:
         """
         loop = asyncio.get_running_loop()
         failed: asyncio.Future[None] = loop.create_future()
+        raised: list[BaseException] = []
 
         def deliver(progress: PullProgress) -> None:
             if on_progress is None or failed.done():
                 return
             try:
                 on_progress(progress)
-            except Exception as exc:  # noqa: BLE001 - the callback is the caller's, and so is its error
-                failed.set_exception(exc)
+            except BaseException as exc:  # noqa: BLE001 - the callback is the caller's, and so is its error
+                raised.append(exc)
+                failed.set_result(None)
 
         place = (id(loop), key)
         with self._lock:
@@ -83,7 +85,9 @@ class Pulls:
         try:
             either: list[asyncio.Future[Any]] = [task, failed]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            return task.result() if not failed.done() else _raised(failed)
+            if raised:
+                raise raised[0]
+            return task.result()
         finally:
             flight.listeners.remove(deliver)
             flight.waiting -= 1
@@ -94,11 +98,6 @@ class Pulls:
                 await _end(task)
             if not failed.done():
                 failed.cancel()
-
-
-def _raised(failed: asyncio.Future[None]) -> InstalledModel:
-    failed.result()
-    raise AssertionError  # it holds an error
 
 
 async def _end(task: asyncio.Task[InstalledModel]) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import InvalidRequestError, ModelError, ModelNotFoundError, ModelUnsafeError
 
+from ._composing import MAINS
 from .catalog import CatalogFile
 from .families import Family, ModelDefaults, Role
-from .installed import InstalledModel, Origin
-from .store import ModelStore
+from .installed import InstalledFile, InstalledModel, Origin
+from .store import ModelStore, taken_by_import
 
 if TYPE_CHECKING:
     from sdmanager.settings import Settings
@@ -36,31 +37,61 @@ class Wanted:
     ignore_fit: bool
 
 
-def find_installed(wanted: Wanted, settings: Settings) -> InstalledModel | None:
-    """The installed model of that name, if it is whole and has every part that is wanted."""
-    store = ModelStore(settings)
+def check_name_is_free(wanted: Wanted, store: ModelStore) -> InstalledModel | None:
+    """See that no other model has the name; the installed model that is to be replaced, if there is one.
+
+    Raises:
+        InvalidRequestError: One was imported, which is not replaced by force either; or another one was pulled.
+    """
     found = store.find(wanted.name)
     if found is None:
         return None
     if found.origin is not Origin.PULLED:
+        raise taken_by_import(found)
+    if not wanted.force and not _is_same_model(found, wanted):
         raise InvalidRequestError(
-            f"A model that was imported has the name {wanted.name!r}.",
-            hint=f"Remove it first with 'sdmanager models remove {wanted.name}', which deletes no file of yours.",
+            f"Another model that was pulled has the name {wanted.name!r}.",
+            hint=f"Remove it first with 'sdmanager models remove {wanted.name}', or use --force"
+            f"{', or give this one another name with --name' if wanted.by_header else ''}.",
             details={"name": wanted.name},
         )
-    there = {(file.repo, file.path.name) for file in found.files}
-    if not {(file.repo, file.path.rpartition("/")[2]) for file in wanted.files} <= there:
-        if wanted.by_header:
-            raise InvalidRequestError(
-                f"Another model that was pulled has the name {wanted.name!r}.",
-                hint=f"Remove it first with 'sdmanager models remove {wanted.name}', or use --force.",
-                details={"name": wanted.name},
-            )
+    return found
+
+
+def find_installed(wanted: Wanted, settings: Settings) -> InstalledModel | None:
+    """The installed model of that name, if it is whole and has every part that is wanted; None if to be fetched.
+
+    Raises:
+        InvalidRequestError: Another model has the name.
+    """
+    store = ModelStore(settings)
+    found = check_name_is_free(wanted, store)
+    if found is None or wanted.force:
+        return None
+    if not all(any(_is_same_file(file, each) for file in found.files) for each in wanted.files):
         return None
     with contextlib.suppress(ModelError):
         store.check(found)
         return found
     return None
+
+
+def _is_same_model(found: InstalledModel, wanted: Wanted) -> bool:
+    """Whether it is that model, perhaps of another catalogue, with other parts or newer files."""
+    if wanted.by_header:
+        return all(any(_is_in_place(file, each) for file in found.files) for each in wanted.files)
+    mains = {each.repo for each in wanted.files if each.role in MAINS}
+    return any(file.repo in mains for file in found.files if file.role in MAINS)
+
+
+def _is_same_file(file: InstalledFile, wanted: CatalogFile) -> bool:
+    return _is_in_place(file, wanted) and wanted.sha256 in {None, file.sha256}
+
+
+def _is_in_place(file: InstalledFile, wanted: CatalogFile) -> bool:
+    return file.repo == wanted.repo and file.path.as_posix().endswith(
+        f"/snapshots/{file.revision}/{wanted.path}"
+    )
 
 
 def named_file(name: str, settings: Settings) -> CatalogFile:

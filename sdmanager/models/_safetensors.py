@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 MAX_HEADER: Final = 16 * 1024 * 1024
 
 _LENGTH: Final = 8
+
+# It is shown and written down as the quantisation, so that it must not be any text.
+_TYPE_NAME: Final = re.compile(r"[A-Z][A-Z0-9_]{0,15}")
 _MAX_NAME: Final = 512
 
 # Bits per element, of the types that the safetensors library knows.
@@ -135,6 +138,7 @@ def _tensor(header: Header, name: str, entry: bytes) -> tuple[int, int]:
     type_name, shape, offsets = given.get("dtype"), given.get("shape"), given.get("data_offsets")
     if (
         not isinstance(type_name, str)
+        or not _TYPE_NAME.fullmatch(type_name)
         or not _are_counts(shape)
         or not _are_counts(offsets)
         or len(offsets) != 2

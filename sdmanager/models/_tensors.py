@@ -31,6 +31,9 @@ class FileKind(StrEnum):
     CLIP_VISION = "CLIP image encoder"
     LORA = "LoRA"
     CONTROLNET = "ControlNet"
+    IP_ADAPTER = "IP-Adapter"
+    MOTION_MODULE = "motion module of AnimateDiff"
+    TAE_HALF = "half of a tiny autoencoder"
     UPSCALER = "upscaler"
     EMBEDDING = "embedding"
     UNKNOWN = "unknown"
@@ -77,7 +80,7 @@ _WORD_WIDTHS: Final = frozenset({*_CLIP_WIDTHS, _T5XXL_WIDTH})
 
 # By the first that is there: stable-diffusion.cpp, get_sd_version(); and the names of diffusers that it converts.
 _SIGNATURES: Final[tuple[tuple[str, Family], ...]] = (
-    ("nerf_final_layer_conv.", Family.CHROMA),
+    ("nerf_final_layer_conv.", Family.CHROMA_RADIANCE),
     ("distilled_guidance_layer.", Family.CHROMA),
     ("joint_blocks.0.", Family.SD3),
     ("transformer_blocks.0.img_mod.1.", Family.QWEN_IMAGE),
@@ -119,6 +122,10 @@ class Part:
             if shape:
                 return shape[-1]
         return None
+
+    def first_with(self, text: str) -> str:
+        """The first name with this in it; empty where there is none."""
+        return next((name for name in self._names if text in name), "")
 
     def first_that_ends(self, ending: str) -> str:
         """The first name with this ending; empty where there is none."""
@@ -174,12 +181,23 @@ def _split(shapes: Mapping[str, tuple[int, ...]]) -> list[Part]:
 
 def _special(whole: Part) -> FileKind | None:
     """What is no part of a model."""
-    if whole.has("control_model.", "controlnet_", "input_hint_block.", "zero_convs.", "lllite_"):
+    if whole.has(
+        "control_model.", "controlnet_", "input_hint_block.", "zero_convs.", "lllite_", "control_layers."
+    ):
         return None if whole.has("model.diffusion_model.") else FileKind.CONTROLNET
     if whole.has("conv_first.") and whole.has("body.", "RRDB_trunk."):
         return FileKind.UPSCALER
     if whole.has("model.0.weight") and whole.has("model.1.sub."):
         return FileKind.UPSCALER
+    if whole.has("image_proj.", "image_proj_model.", "ip_adapter."):
+        return FileKind.IP_ADAPTER
+    if whole.first_with("motion_modules.") and not whole.has("input_blocks.", "model.diffusion_model."):
+        return FileKind.MOTION_MODULE
+    # A decoder, and an encoder, as layers of torch.nn.Sequential.
+    if whole.has("1.weight") and whole.has("3.conv.0.weight"):
+        return FileKind.TAE_HALF
+    if whole.has("0.weight") and whole.has("1.conv.0.weight"):
+        return FileKind.TAE_HALF
     return None
 
 

@@ -203,23 +203,20 @@ class Catalog:
         return found
 
     def smaller_than(self, size: int, *, like: str) -> list[tuple[str, int]]:
-        """What may be suggested in the place of a model that is too large, with the bytes of each.
+        """What may be suggested in the place of a model that is too large, with the bytes of each: the best first.
 
         Args:
             size: Of that model.
-            like: Its name. Its own smaller options are what is wanted; where it has none, other models are.
+            like: Its name. Its own smaller options come before other models, and the larger before the smaller.
         """
-        own = self.models.get(like.partition(":")[0])
-        for models in ([own] if own else [], self.models.values()):
-            found = [
-                (model.name_of(option), option.size_bytes)
-                for model in models
-                for option in model.options
-                if 0 < option.size_bytes < size
-            ]
-            if found:
-                return found
-        return []
+        own, itself = self.models.get(like.partition(":")[0]), self.find(like)
+        found = [
+            (model is own, option.size_bytes, model.name_of(option))
+            for model in self.models.values()
+            for option in model.options
+            if 0 < option.size_bytes < size and (model, option) != itself
+        ]
+        return [(name, bytes_) for _, bytes_, name in sorted(found, key=lambda each: each[:2], reverse=True)]
 
 
 def load_catalog(path: Path | None = None) -> Catalog:

@@ -39,6 +39,7 @@ class Family(StrEnum):
     FLUX = "flux"
     FLUX2 = "flux2"
     CHROMA = "chroma"
+    CHROMA_RADIANCE = "chroma-radiance"
     QWEN_IMAGE = "qwen-image"
     Z_IMAGE = "z-image"
     OVIS_IMAGE = "ovis-image"
@@ -84,6 +85,10 @@ class ModelDefaults:
         return {name: value for name, value in named.items() if value is not None}
 
 
+DISTILLED_STEPS: Final = 4
+"""Of models that were distilled to draw in a few steps, where nothing else is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class FamilyTraits:
     """What all models of a family have in common.
@@ -96,7 +101,8 @@ class FamilyTraits:
         conditioned_by_llm: Whether a language model reads the prompt: long contexts, where flash attention pays.
         takes_guidance: Whether its models may have an input for a distilled guidance scale.
         flow_shift: The shift of its schedule, where the engine's own choice does not suit.
-        tae: Name of the tiny autoencoder of its latent space; None where none is known.
+        tae: Name of the tiny autoencoder of its latent space; None where none is known, or it has none.
+        distilled_steps: What models of it that were distilled want, with cfg scale 1, where nothing else is known.
         draws_pictures: False for families that make videos.
     """
 
@@ -107,6 +113,7 @@ class FamilyTraits:
     takes_guidance: bool = False
     flow_shift: float | None = None
     tae: str | None = None
+    distilled_steps: int = DISTILLED_STEPS
     draws_pictures: bool = True
 
 
@@ -150,18 +157,27 @@ _TRAITS: Final[Mapping[Family, FamilyTraits]] = MappingProxyType(
         Family.CHROMA: FamilyTraits(
             "Chroma", frozenset({Role.T5XXL, Role.VAE}), _square(26, 4.0, 1024), tae="taef1"
         ),
+        # It draws in pixels, and nothing decodes them.
+        Family.CHROMA_RADIANCE: FamilyTraits(
+            "Chroma Radiance", frozenset({Role.T5XXL}), _square(26, 4.0, 1024)
+        ),
         Family.QWEN_IMAGE: FamilyTraits(
             "Qwen-Image", _LLM, _square(20, 2.5, 1024), conditioned_by_llm=True, flow_shift=3.0, tae="taew2_1"
         ),
         Family.Z_IMAGE: FamilyTraits(
-            "Z-Image", _LLM, _square(8, 1.0, 1024), conditioned_by_llm=True, tae="taef1"
+            "Z-Image",
+            _LLM,
+            _square(20, 5.0, 1024),
+            conditioned_by_llm=True,
+            tae="taef1",
+            distilled_steps=8,
         ),
         Family.OVIS_IMAGE: FamilyTraits(
             "Ovis-Image", _LLM, _square(20, 5.0, 1024), conditioned_by_llm=True, tae="taef1"
         ),
         Family.ANIMA: FamilyTraits("Anima", _LLM, _square(30, 6.0, 1024), conditioned_by_llm=True),
         Family.ERNIE_IMAGE: FamilyTraits(
-            "ERNIE-Image", _LLM, _square(20, 5.0, 1024), conditioned_by_llm=True
+            "ERNIE-Image", _LLM, _square(20, 5.0, 1024), conditioned_by_llm=True, distilled_steps=8
         ),
         Family.WAN: FamilyTraits("Wan", frozenset({Role.T5XXL, Role.VAE}), draws_pictures=False),
         Family.SVD: FamilyTraits("Stable Video Diffusion", frozenset({Role.VAE}), draws_pictures=False),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import InvalidRequestError, ModelCorruptError, ModelNotFoundError
 
-from .families import Family, ModelDefaults, Role
+from .families import Family, ModelDefaults, Role, traits_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,12 +30,14 @@ class ModelFiles:
             ``tae`` is the tiny autoencoder of previews, and decodes the picture too where no other VAE is there.
         defaults: What suits the model.
         family: Decides on flags; None: unknown, and the engine finds out.
+        quantisations: What most of each file is in, such as ``F32``, of those of which it is known.
     """
 
     name: str
     files: Mapping[Role, Path]
     defaults: ModelDefaults = field(default_factory=ModelDefaults)
     family: Family | None = None
+    quantisations: Mapping[Role, str | None] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a set of files that no engine could draw with."""
@@ -47,10 +49,13 @@ class ModelFiles:
         # Absolute, because the engine runs in a folder of its own.
         files = {role: Path(path).absolute() for role, path in self.files.items()}
         object.__setattr__(self, "files", MappingProxyType(files))
+        object.__setattr__(self, "quantisations", MappingProxyType(dict(self.quantisations)))
 
     @property
     def has_own_decoder(self) -> bool:
-        """Whether the picture is decoded by a real VAE, so that ``tae`` serves previews alone."""
+        """Whether the picture is decoded by a real VAE, or needs no decoding, so that ``tae`` serves previews alone."""
+        if self.family is not None and Role.VAE not in traits_of(self.family).parts:
+            return True
         return Role.VAE in self.files or Role.MODEL in self.files
 
     @property

@@ -164,6 +164,7 @@ def check_fit(
     *,
     on_gpu: bool | None,
     smaller: Sequence[tuple[str, int]] = (),
+    usual: Need | None = None,
 ) -> None:
     """Refuse a model that surely cannot run.
 
@@ -177,10 +178,11 @@ def check_fit(
         have: What there is.
         plan: Memory flags; None: whichever make it fit, as before a download.
         on_gpu: Whether a graphics card draws; None: whichever makes it fit.
-        smaller: Other options and models to suggest, each with its bytes.
+        smaller: Other options and models to suggest, each with its bytes, the best first.
+        usual: What it needs for pictures of its usual size, by which the hint is chosen.
 
     Raises:
-        InsufficientResourcesError: It does not fit; the hint names flags that would make it fit, or the largest of
+        InsufficientResourcesError: It does not fit; the hint names flags that would make it fit, or the first of
             ``smaller`` that does.
     """
     ways = list(_ways(have, plan, on_gpu))
@@ -190,13 +192,15 @@ def check_fit(
     # The first way is what was asked for; where all are open, the last needs the least.
     worst = shortages[0] if plan is not None else shortages[-1]
     assert worst is not None  # noqa: S101 - none of them is
-    flags = _flags_that_help(need, have, ways[0]) if plan is not None else None
-    other = None if flags else _largest_that_fits(need, have, ways, smaller)
+    needs = (usual or need, need)
+    helpful = (_flags_that_help(each, have, ways[0]) for each in needs if plan is not None)
+    flags = next((each for each in helpful if each), None)
+    other = None if flags else _first_that_fits(needs[0], have, ways, smaller)
     hint = None
     if flags:
         hint = f"Try {' '.join(flags)}, with which it should fit."
     elif other:
-        hint = f"Use {other[0]!r} ({other[1] / _GB:.1f} GB), which is the largest that fits."
+        hint = f"Use {other[0]!r} ({other[1] / _GB:.1f} GB), which should fit."
     raise InsufficientResourcesError(
         f"The model {name!r} needs at least {_ceiling(worst.needed)} GB of {worst.resource} "
         f"and {_floor(worst.there)} GB is there.",
@@ -353,12 +357,12 @@ def _flags_that_help(need: Need, have: Have, way: _Way) -> _Flags | None:
     return None
 
 
-def _largest_that_fits(
+def _first_that_fits(
     need: Need, have: Have, ways: Sequence[_Way], smaller: Sequence[tuple[str, int]]
 ) -> tuple[str, int] | None:
-    """The best of the suggestions, taken to be made up of parts as the model is that does not fit."""
+    """The first of the suggestions that does, taken to be made up of parts as the model is that does not fit."""
     total = max(sum(need.weights.values()), 1)
-    for name, size in sorted(smaller, key=lambda item: -item[1]):
+    for name, size in smaller:
         weights = {role: part * size // total for role, part in need.weights.items()}
         scaled = replace(need, weights=weights)
         if any(_shortage(scaled, have, way, _USUAL_SHARE) is None for way in ways):

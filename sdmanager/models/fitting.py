@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 # Smaller models fit wherever an engine does: nothing is asked, and a start takes no longer for it.
 _ASKED_FROM: Final = 256 << 20
-_USUAL_SIDE: Final = 512  # of ImageRequest
+# Of ImageRequest.
+_USUAL_SIDE: Final = 512
+_LEAST_SIDE: Final = 64
 
 
 def is_large(sizes: Mapping[Role, int]) -> bool:
@@ -39,12 +41,12 @@ def judge_fit(
     on_gpu: bool | None,
     quantisations: Mapping[Role, str | None] | None = None,
 ) -> None:
-    """Refuse a model that surely cannot run; may read the catalogue.
+    """Refuse a model that surely cannot run, not even for the smallest picture; may read the catalogue.
 
     Args:
         name: Of the model.
         sizes: Bytes of each file.
-        defaults: The size of picture that suits it.
+        defaults: The size of picture that suits it, for which the hint is meant.
         have: What there is.
         plan: As for ``check_fit``.
         settings: Names the catalogue.
@@ -56,8 +58,11 @@ def judge_fit(
     """
     width, height = defaults.width or _USUAL_SIDE, defaults.height or _USUAL_SIDE
     tiling = plan is not None and plan.vae_tiling
-    need = need_of(sizes, width, height, tiling=tiling, quantisations=quantisations)
-    judge = functools.partial(check_fit, name, need, have, plan, on_gpu=on_gpu)
+    usual, need = (
+        need_of(sizes, *size, tiling=tiling, quantisations=quantisations)
+        for size in ((width, height), (_LEAST_SIDE, _LEAST_SIDE))
+    )
+    judge = functools.partial(check_fit, name, need, have, plan, on_gpu=on_gpu, usual=usual)
     try:
         judge()
     except InsufficientResourcesError:

@@ -111,6 +111,8 @@ def _inspect(path: Path, file: BinaryIO, *, allow_pickle: bool) -> FileFacts:
         raise ModelCorruptError(f"The file {path.name!r} {exc}.", details=_of(path)) from None
     except UnreadableError as exc:
         raise ModelUnsupportedError(f"The file {path.name!r} {exc}.", details=_of(path)) from None
+    if not header.shapes:
+        raise ModelCorruptError(f"The file {path.name!r} has no tensors in it.", details=_of(path))
     if header.pieces > 1:
         raise ModelUnsupportedError(
             f"The file {path.name!r} is one of {header.pieces:,} pieces of a model.",

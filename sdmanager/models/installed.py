@@ -81,7 +81,11 @@ class InstalledModel:
     def model_files(self) -> ModelFiles:
         """The model as an engine needs it."""
         return ModelFiles(
-            self.name, {file.role: file.path for file in self.files}, self.defaults, self.family
+            self.name,
+            {file.role: file.path for file in self.files},
+            self.defaults,
+            self.family,
+            {file.role: file.quantisation for file in self.files},
         )
 
     def to_json(self) -> dict[str, object]:

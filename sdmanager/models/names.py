@@ -17,6 +17,7 @@ NAME_MAX: Final = 80
 
 _PART: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?"
 _NAME: Final = re.compile(rf"{_PART}(?::{_PART})?")
+_UNUSABLE: Final = re.compile(r"[^\w.-]+", re.ASCII)
 # Windows opens a device by each of these, whatever follows the first dot.
 _DEVICE: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 _HINT: Final = (
@@ -127,6 +128,23 @@ def check_name(name: str) -> str:
     raise InvalidRequestError(
         f"A model cannot be named {name[:_QUOTED]!r}: {reason}.", hint=_HINT, details={"name": name}
     )
+
+
+def usable_name(proposed: str) -> str:
+    """The name that users may give nearest to that of a file or a folder.
+
+    Raises:
+        InvalidRequestError: Too little is left of it, or it means something else.
+    """
+    name = _UNUSABLE.sub("-", proposed).strip("-._")[:NAME_MAX].rstrip("-._")
+    try:
+        return check_name(name)
+    except InvalidRequestError:
+        raise InvalidRequestError(
+            f"No model can have the name {proposed[:_QUOTED]!r}, which its file has.",
+            hint="Give it another one with --name.",
+            details={"name": proposed},
+        ) from None
 
 
 def _beginning_with(wanted: str, known: Sequence[str]) -> list[str]:

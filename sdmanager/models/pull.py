@@ -19,7 +19,7 @@ from .catalog import CatalogFile, load_catalog
 from .demo import DEMO_NAME
 from .families import Family, ModelDefaults, Role
 from .installed import InstalledFile, InstalledModel, Origin
-from .names import check_name
+from .names import check_name, usable_name
 from .resolving import demo_model
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ async def pull_model(
     name: str,
     settings: Settings,
     *,
+    save_as: str | None = None,
     token: str | None = None,
     force: bool = False,
     with_preview: bool = True,
@@ -46,8 +47,9 @@ async def pull_model(
     Args:
         name: Of the catalogue, such as ``sd-turbo`` or ``sd-1.5:f32``; or ``ORG/REPO/FILE.gguf``.
         settings: Says where models are kept.
+        save_as: By which to call a file of a repository; None: as the file is called, without what no name can have.
         token: For gated repositories; None: ``HF_TOKEN``, else that of ``hf auth login``.
-        force: Fetch again what is installed.
+        force: Fetch again what is installed, and replace another model of that name which was pulled.
         with_preview: With the tiny autoencoder of sharp previews, where there is one.
         ignore_fit: Also if this machine has too little memory for it.
         on_progress: Called on the event loop; what it raises ends the call.
@@ -61,26 +63,33 @@ async def pull_model(
         ModelDownloadError: It could not be fetched, or is not what its publisher, or the catalogue, names.
         ModelError: A file is no model, or lacks a part.
         InsufficientResourcesError: The disk is too small, or all the memory of this machine.
+        InvalidRequestError: Another model has the name, or none can have it.
         StorageError: A folder cannot be written.
 
     If cancelled, the transfer has ended and what it had fetched is deleted before CancelledError goes on, unless
     others wait for it.
     """
-    wanted = await in_thread(_wanted, name, settings, with_preview=with_preview)
+    wanted = await in_thread(_wanted, name, save_as, settings, with_preview=with_preview)
     if wanted is None:
         return await in_thread(_demo, settings)
     wanted = replace(wanted, token=token, force=force, ignore_fit=ignore_fit)
     return await _shared(wanted, settings, on_progress)
 
 
-def _wanted(name: str, settings: Settings, *, with_preview: bool) -> Wanted | None:
+def _wanted(name: str, save_as: str | None, settings: Settings, *, with_preview: bool) -> Wanted | None:
     """What is to be fetched by that name; None: nothing, it is made."""
-    if name == DEMO_NAME:
-        return None
     if "/" in name:
         file = named_file(name, settings)
-        stem = check_name(Path(file.path).stem)
-        return Wanted(stem, (file,), ModelDefaults(), None, False, True, False, None, False)
+        called = _free_name(save_as, Path(file.path).stem, settings)
+        return Wanted(called, (file,), ModelDefaults(), None, False, True, False, None, False)
+    if save_as is not None:
+        raise InvalidRequestError(
+            f"The model {name[:100]!r} of the catalogue cannot be given another name.",
+            hint="Leave --name out: it is for files of repositories, ORG/REPO/FILE.",
+            details={"name": name},
+        )
+    if name == DEMO_NAME:
+        return None
     model, option = load_catalog(settings.catalog).get(name)
     if model.name == DEMO_NAME:
         return None
@@ -89,6 +98,18 @@ def _wanted(name: str, settings: Settings, *, with_preview: bool) -> Wanted | No
         files = (*files, model.preview)
     name = model.name_of(option)
     return Wanted(name, files, model.defaults, model.family, option.gated, False, False, None, False)
+
+
+def _free_name(chosen: str | None, stem: str, settings: Settings) -> str:
+    """What to call a file of a repository: by no name of the catalogue, whose models would replace it."""
+    name = usable_name(stem) if chosen is None else check_name(chosen)
+    if name.casefold() in {each.casefold() for each in load_catalog(settings.catalog).names}:
+        raise InvalidRequestError(
+            f"A model of the catalogue has the name {name!r}.",
+            hint=f"Give the file another name with --name, or pull that model with 'sdmanager models pull {name}'.",
+            details={"name": name},
+        )
+    return name
 
 
 async def pull_files(
@@ -131,13 +152,12 @@ async def pull_files(
 
 
 async def _shared(wanted: Wanted, settings: Settings, on_progress: OnPull | None) -> InstalledModel:
-    if not wanted.force:
-        found = await in_thread(find_installed, wanted, settings)
-        if found is not None:
-            if on_progress is not None:
-                size, count = found.size_bytes, len(found.files)
-                on_progress(PullProgress("done", wanted.name, size, size, None, count, count, 0.0))
-            return found
+    found = await in_thread(find_installed, wanted, settings)
+    if found is not None:
+        if on_progress is not None:
+            size, count = found.size_bytes, len(found.files)
+            on_progress(PullProgress("done", wanted.name, size, size, None, count, count, 0.0))
+        return found
     key = (
         settings.state_dir,
         settings.models_dir,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from sdmanager.errors import ModelNotFoundError, ModelNotInstalledError
+from sdmanager.errors import InvalidRequestError, ModelNotFoundError, ModelNotInstalledError
 from sdmanager.files import expanded
 
 from .demo import DEMO_NAME, demo_paths
@@ -30,13 +30,14 @@ def resolve_model(model: str | os.PathLike[str] | ModelFiles | None, settings: S
 
     Args:
         model: The name of an installed model; or the path of a file, whose header is read. ``None`` and ``"demo"``
-            mean the demo model, which is made at need (about a second). A text without a separator is a name where
-            a model of that name is installed.
+            (in any case) mean the demo model, which is made at need (about a second). A text without a separator is
+            a name where a model of that name is installed.
         settings: Says where models are kept, and whether checkpoints are taken.
 
     Raises:
         ModelNotInstalledError: A model of the catalogue that was not fetched yet.
-        ModelNotFoundError: There is no such model, or a file of it is not there.
+        InvalidRequestError: The text is empty.
+        ModelNotFoundError: There is no such model, its record cannot be read, or a file of it is not there.
         ModelChangedError: A file of an installed model is another one now.
         ModelCorruptError: The file is damaged, or no model.
         ModelUnsafeError: It is a checkpoint.
@@ -44,8 +45,12 @@ def resolve_model(model: str | os.PathLike[str] | ModelFiles | None, settings: S
         ModelComponentMissingError: It needs other files beside it.
         StorageError: The demo model cannot be written.
     """
-    if model is None or model == DEMO_NAME:
+    if model is None or (isinstance(model, str) and _means_demo(model)):
         return demo_model(settings)
+    if model == "":
+        raise InvalidRequestError(
+            "The name of the model is empty.", hint="Name a model, or leave it out for the demo model."
+        )
     if isinstance(model, ModelFiles):
         model.check()
         return model
@@ -54,6 +59,8 @@ def resolve_model(model: str | os.PathLike[str] | ModelFiles | None, settings: S
 
         store = ModelStore(settings)
         installed = store.find(model) or store.find_only_option(model)
+        if installed is None and store.is_unreadable(model):
+            raise _unreadable(model)
         if installed is None and not _is_there(expanded(model)) and not _is_file_name(model):
             installed = _by_catalogue(model, settings, store)
         if installed is not None:
@@ -86,7 +93,8 @@ def model_of_files(name: str, files: Mapping[Role, Path], settings: Settings) ->
             for alone in (role is Role.MODEL and len(files) == 1,)
         ]
     )
-    return ModelFiles(name, composed.files, composed.defaults, composed.family)
+    quantisations = {role: part.facts.quantisation for role, part in composed.parts.items()}
+    return ModelFiles(name, composed.files, composed.defaults, composed.family, quantisations)
 
 
 def demo_model(settings: Settings) -> ModelFiles:
@@ -100,6 +108,10 @@ def demo_model(settings: Settings) -> ModelFiles:
     model = ModelFiles(DEMO_NAME, files, defaults, Family.OVIS_IMAGE)
     model.check()
     return model
+
+
+def _means_demo(text: str) -> bool:
+    return text.casefold() in {DEMO_NAME, f"{DEMO_NAME}:local"}
 
 
 def _is_name(text: str) -> bool:
@@ -125,9 +137,12 @@ def _by_catalogue(name: str, settings: Settings, store: ModelStore) -> Installed
     catalog = load_catalog(settings.catalog)
     known = catalog.find(name.lower())
     if known is not None:
-        installed = store.find(known[0].name_of(known[1]))
+        listed = known[0].name_of(known[1])
+        installed = store.find(listed)
         if installed is not None:
             return installed
+        if store.is_unreadable(listed):
+            raise _unreadable(listed)
         size = known[1].size_bytes
         raise ModelNotInstalledError(
             f"The model {name!r} is in the catalogue, and is not installed.",
@@ -139,4 +154,12 @@ def _by_catalogue(name: str, settings: Settings, store: ModelStore) -> Installed
         f"There is no model named {name!r}, and no file.",
         hint=f"Did you mean {close!r}?" if close else "'sdmanager models list --all' shows what there is.",
         details={"name": name, "suggestion": close},
+    )
+
+
+def _unreadable(name: str) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"The record of the model {name!r} cannot be read.",
+        hint=f"Pull or import it again, or take the record away with 'sdmanager models remove {name}'.",
+        details={"name": name},
     )

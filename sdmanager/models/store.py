@@ -7,17 +7,18 @@ import json
 import os
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import InvalidRequestError, ModelChangedError, ModelNotFoundError, StorageError
 from sdmanager.files import read_json, write_json
 
-from ._deleting import delete_owned, places_of
+from ._deleting import Named, delete_owned, is_ours_still, places_of
+from ._pull_journal import JOURNALS_NAME, used_by_pulls
 from .installed import InstalledFile, InstalledModel, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from sdmanager.settings import Settings
 
@@ -37,7 +38,8 @@ class Removed:
     Attributes:
         freed_bytes: Size of what was deleted.
         deleted: Files that are gone.
-        kept: Files of the model that are still there: the user's own, and those that another model has, too.
+        kept: Files of the model that are still there: the user's own, those that another model has, too, or that a
+            record may name that cannot be read, and what is not the copy any more that was made.
     """
 
     freed_bytes: int
@@ -70,6 +72,7 @@ class ModelStore:
     def __init__(self, settings: Settings) -> None:
         self._models_dir = settings.models_dir
         self._folder = settings.models_dir / RECORDS_NAME
+        self._journals = settings.state_dir / JOURNALS_NAME
 
     def read(self) -> Listing:
         """Everything that is written down, read once."""
@@ -97,44 +100,55 @@ class ModelStore:
         options = [path for path in self._records() if path.name.startswith(start)]
         return self._read(options[0]) if len(options) == 1 else None
 
-    def add(self, model: InstalledModel) -> None:
+    def is_unreadable(self, name: str) -> bool:
+        """Whether there is a record of that name that cannot be read."""
+        path = self._record_of(name)
+        return path is not None and os.path.lexists(path) and self._read(path) is None
+
+    def add(self, model: InstalledModel) -> InstalledModel:
         """List a model, in the place of one of the same name.
 
-        Files of ours that only the former one had are deleted. What was fetched for another model, too, is ours to
-        delete once the last of them goes.
+        Files of ours that only the former one had are deleted. What was fetched for another model, too, or is a copy
+        of ours, is ours to delete once the last of them goes.
+
+        Returns:
+            What was written down.
 
         Raises:
-            InvalidRequestError: It has a name that no model can have.
+            InvalidRequestError: It has a name that no model can have, it could not be read again, or it was pulled
+                and the one in its place has copies of the user's files.
             StorageError: The record cannot be written.
         """
         with self._locked():
-            self._put(model)
+            return self._put(model)
 
-    def swap(self, model: InstalledModel, former: InstalledModel | None) -> bool:
-        """List a model if what is listed under its name is still ``former``; whether it was done.
+    def swap(self, model: InstalledModel, former: InstalledModel | None) -> InstalledModel | None:
+        """List a model if what is listed under its name is still ``former``.
+
+        Returns:
+            What was written down; None where something else is listed, and nothing was done.
 
         Raises:
-            InvalidRequestError: It has a name that no model can have.
+            InvalidRequestError: As of ``add``.
             StorageError: The record cannot be written.
         """
         with self._locked():
-            if self.find(model.name) != former:
-                return False
-            self._put(model)
-            return True
+            return self._put(model) if self.find(model.name) == former else None
 
     def remove(self, name: str) -> Removed:
         """Forget a model, and delete those of its files that are ours and that no other model has.
 
-        Files that were imported by reference are never deleted. A record that cannot be read is taken away alone.
+        Files that were imported by reference are never deleted, nor what the user has put in the place of a copy, nor
+        what a pull uses. A copy that was only touched is read to see that. A record that cannot be read is taken away
+        alone; while there is one, nothing is deleted that it may name.
 
         Raises:
             ModelNotFoundError: No such model is installed.
-            StorageError: The record, or a file, cannot be deleted.
+            StorageError: The record cannot be deleted; or a file, and the model is still listed.
         """
         path = self._record_of(name)
-        with self._locked(none=path is None or not path.exists()):
-            if path is None or not path.exists():
+        with self._locked(none=path is None or not os.path.lexists(path)):
+            if path is None or not os.path.lexists(path):
                 raise not_installed(name)
             model = self._read(path)
             try:
@@ -144,7 +158,37 @@ class ModelStore:
                     f"The model {name[:100]!r} cannot be removed: {exc.strerror or exc}.",
                     details={"path": str(path)},
                 ) from exc
-            return self._delete(model.files) if model is not None else Removed(0, (), ())
+            if model is None:
+                return Removed(0, (), ())
+            try:
+                return self._delete(model.files)
+            except StorageError:
+                with contextlib.suppress(StorageError):  # 'remove' can be run again
+                    write_json(path, model.to_json())
+                raise
+
+    @contextlib.contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """For the length of the block no other process, or thread, lists or removes a model.
+
+        Raises:
+            StorageError: The list cannot be locked.
+        """
+        with self._locked():
+            yield
+
+    def needed(self, *, but: Path | None = None) -> Named:
+        """Places of all files that a record names, or that a pull uses which has not ended, or was killed.
+
+        Args:
+            but: The journal of a pull that does not count.
+        """
+        # First: a pull lists its model, and then closes its journal.
+        pulled = used_by_pulls(self._journals, but=but)
+        others = [self._read(path) or path for path in self._records()]
+        models = [other for other in others if isinstance(other, InstalledModel)]
+        unread = [other for other in others if not isinstance(other, InstalledModel)]
+        return Named([file.path for other in models for file in other.files], unread, map(Path, pulled))
 
     def size_bytes(self, models: Iterable[InstalledModel] | None = None) -> int:
         """Size on the disk of all files of these models, or of all; one that several have, or that is linked, counts
@@ -183,7 +227,7 @@ class ModelStore:
         # Renamed by hand, it would be found under one name and be called another.
         return model if model is not None and self._record_of(model.name) == path else None
 
-    def _put(self, model: InstalledModel) -> None:
+    def _put(self, model: InstalledModel) -> InstalledModel:
         path = self._record_of(model.name)
         if path is None:
             raise InvalidRequestError(
@@ -191,17 +235,38 @@ class ModelStore:
                 hint="Use letters, digits, '.', '_' and '-', at most 80 of them.",
             )
         former = self._read(path)
-        if model.origin is Origin.PULLED:
-            model = self._with_shared(model)
-        write_json(path, model.to_json())
+        if former is not None and model.origin is Origin.PULLED and _has_copies(former):
+            raise taken_by_import(former)
+        model = self._with_shared(model)
+        data = model.to_json()
+        if InstalledModel.from_json(json.loads(json.dumps(data))) != model:
+            raise InvalidRequestError(
+                f"The model {model.name!r} cannot be listed: its record could not be read again.",
+                details={"name": model.name},
+            )
+        write_json(path, data)
         if former is not None:
             with contextlib.suppress(StorageError):  # the new one is there, and that was asked for
                 self._delete(former.files)
+        return model
 
     def _with_shared(self, model: InstalledModel) -> InstalledModel:
-        """The model, with those files as ours that were fetched by us for another one."""
+        """The model, with those files as ours that we have fetched, or copied, for another one.
+
+        Of an imported one, only copies in the folder of models: what the user names in the hub's cache stays.
+        """
+        root = places_of(self._models_dir / "_")[0].parent
+        places = {file.path: places_of(file.path)[0] for file in model.files if not file.owned}
+        shared = {
+            path for path, place in places.items() if model.origin is Origin.PULLED or root in place.parents
+        }
+        if not shared:
+            return model
         ours = {places_of(file.path)[0] for other in self.list() for file in other.files if file.owned}
-        files = (replace(file, owned=file.owned or places_of(file.path)[0] in ours) for file in model.files)
+        files = (
+            replace(file, owned=file.owned or (file.path in shared and places[file.path] in ours))
+            for file in model.files
+        )
         return replace(model, files=tuple(files))
 
     @contextlib.contextmanager
@@ -231,21 +296,13 @@ class ModelStore:
 
     def _delete(self, files: Iterable[InstalledFile]) -> Removed:
         """Delete what is ours of files that a record named which is gone now."""
-        others = [self._read(path) or path for path in self._records()]
-        named = frozenset(
-            place
-            for other in others
-            if isinstance(other, InstalledModel)
-            for file in other.files
-            for place in places_of(file.path)
-        )
-        # A record that cannot be read, such as one of a newer release, may still name a file.
-        unread = [_text(other) for other in others if not isinstance(other, InstalledModel)]
+        named = self.needed()
         freed, deleted, kept, failed = 0, [], [], []
         for file in files:
-            unsure = any(_mentions(text, file.path) for text in unread)
+            size = None
             try:
-                size = delete_owned(file.path, self._models_dir, named) if file.owned and not unsure else None
+                if file.owned and places_of(file.path)[0] not in named and _is_as_it_was(file):
+                    size = delete_owned(file.path, self._models_dir, named)
             except OSError as exc:
                 failed.append((file.path, exc.strerror or str(exc)))
                 continue
@@ -256,7 +313,8 @@ class ModelStore:
                 kept.append(file.path)
         if failed:
             raise StorageError(
-                f"The model is removed, but its file {failed[0][0].name!r} cannot be deleted: {failed[0][1]}.",
+                f"The file {failed[0][0].name!r} of the model cannot be deleted: {failed[0][1]}.",
+                hint="Run 'sdmanager models remove' again when that is mended: the model is listed until then.",
                 details={"paths": [str(path) for path, _ in failed], "freedBytes": freed},
             )
         return Removed(freed, tuple(deleted), tuple(kept))
@@ -272,6 +330,9 @@ def check_file(model: InstalledModel, file: InstalledFile) -> None:
     what = f"The {file.role.replace('_', ' ')} file {file.path.name!r} of the model {model.name!r}"
     details = {"name": model.name, "role": str(file.role), "path": str(file.path)}
     again = remedy_of(model)
+    accept = (
+        f"Run 'sdmanager models verify {model.name}', which accepts it if its content is the same. Else: "
+    )
     try:
         found = file.path.stat()
     except FileNotFoundError:
@@ -281,10 +342,19 @@ def check_file(model: InstalledModel, file: InstalledFile) -> None:
     if (found.st_size, found.st_mtime_ns) != (file.size, file.mtime_ns):
         raise ModelChangedError(
             f"{what} was changed since it was installed.",
-            hint=f"Run 'sdmanager models verify {model.name}', which accepts it if its content is the same. Else: "
-            f"{again[0].lower()}{again[1:]}",
+            hint=again if file.sha256 is None else f"{accept}{again[0].lower()}{again[1:]}",
             details={**details, "size": found.st_size, "expected": file.size},
         )
+
+
+def taken_by_import(model: InstalledModel) -> InvalidRequestError:
+    """The error of a pull under the name of a model that was imported."""
+    what = "its copies in the folder of models, and no other file" if _has_copies(model) else "no file"
+    return InvalidRequestError(
+        f"A model that was imported has the name {model.name!r}.",
+        hint=f"Remove it first with 'sdmanager models remove {model.name}', which deletes {what}.",
+        details={"name": model.name},
+    )
 
 
 def not_installed(name: str) -> ModelNotFoundError:
@@ -312,13 +382,14 @@ def _name_of(record: Path) -> str:
     return record.name.removesuffix(".json").replace("@", ":")
 
 
-def _text(record: Path) -> str | None:
+def _has_copies(model: InstalledModel) -> bool:
+    return model.origin is Origin.IMPORTED and any(file.owned for file in model.files)
+
+
+def _is_as_it_was(file: InstalledFile) -> bool:
+    if file.repo is not None:  # what was fetched has its content in its name
+        return True
     try:
-        return record.read_bytes().decode("ascii", "replace")
-    except OSError:
-        return None
-
-
-def _mentions(text: str | None, path: Path) -> bool:
-    name = json.dumps(path.name)[1:]
-    return text is None or f"/{name}" in text or f"\\\\{name}" in text
+        return is_ours_still(file)
+    except FileNotFoundError:
+        return False

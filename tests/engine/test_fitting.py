@@ -12,7 +12,7 @@ import weights
 from sdmanager import ImageRequest, LocalGenerator
 from sdmanager.engine import ensure_binary
 from sdmanager.engine.fitting import check_fits
-from sdmanager.errors import InsufficientResourcesError, ModelUnsupportedError
+from sdmanager.errors import InsufficientResourcesError, ModelNotFoundError, ModelUnsupportedError
 from sdmanager.generation import Event, Failed, MemoryPlan
 from sdmanager.hardware import Gpu, HardwareSnapshot
 from sdmanager.models import ModelDefaults, ModelFiles, Role, demo_model, load_catalog, need_of
@@ -72,18 +72,33 @@ async def test_for_a_graphics_card_its_memory_counts(home: Settings, tmp_path: P
         assert machine.looks == 1
 
 
-async def test_the_size_of_the_models_pictures_counts(home: Settings, tmp_path: Path) -> None:
+async def test_the_size_of_the_models_pictures_refuses_nothing(home: Settings, tmp_path: Path) -> None:
+    """A request may ask for smaller ones."""
     files = {Role.DIFFUSION_MODEL: sparse(tmp_path / "d", 4 * GB)}
-    large = ModelDefaults(width=4096, height=4096)
-    machine = Machine(64 * GB, 6 * GB)
-    await check_fits(ModelFiles("m", files), MemoryPlan(), home, "vulkan", look=machine.look)
-    with pytest.raises(InsufficientResourcesError):
-        await check_fits(ModelFiles("m", files, large), MemoryPlan(), home, "vulkan", look=machine.look)
-    tiled = MemoryPlan(vae_tiling=True)
-    await check_fits(ModelFiles("m", files, large), tiled, home, "vulkan", look=machine.look)
+    model = ModelFiles("m", files, ModelDefaults(width=4096, height=4096))
+    await check_fits(model, MemoryPlan(), home, "vulkan", look=Machine(64 * GB, 6 * GB).look)
     with pytest.raises(InsufficientResourcesError) as caught:
-        await check_fits(ModelFiles("m", files, large), tiled, home, "vulkan", look=Machine(GB, GB).look)
-    assert caught.value.details["working_bytes"] == need_of({}, 4096, 4096, tiling=True).working
+        await check_fits(model, MemoryPlan(), home, "vulkan", look=Machine(GB, GB).look)
+    assert caught.value.details["working_bytes"] == need_of({}, 64, 64).working
+
+
+async def test_what_the_files_are_in_counts(home: Settings, tmp_path: Path) -> None:
+    """A diffusion model in F32 takes half the memory of its file."""
+    files = {Role.DIFFUSION_MODEL: sparse(tmp_path / "d", 10 * GB)}
+    for quantisation, fits in (("F32", True), ("F16", False), (None, False)):
+        model = ModelFiles("m", files, quantisations={Role.DIFFUSION_MODEL: quantisation})
+        look = Machine(64 * GB, 6 * GB).look
+        if fits:
+            await check_fits(model, MemoryPlan(), home, "cuda", look=look)
+        else:
+            with pytest.raises(InsufficientResourcesError):
+                await check_fits(model, MemoryPlan(), home, "cuda", look=look)
+
+
+async def test_a_file_that_is_not_there_is_told_as_such(home: Settings, tmp_path: Path) -> None:
+    model = ModelFiles("m", {Role.MODEL: tmp_path / "gone.gguf"})
+    with pytest.raises(ModelNotFoundError, match="does not exist"):
+        await check_fits(model, MemoryPlan(), home, "cpu")
 
 
 async def test_on_a_cpu_this_machines_ram_counts_and_no_driver_is_asked(
@@ -127,6 +142,19 @@ async def test_a_smaller_option_or_model_of_the_catalogue_is_named(
         with pytest.raises(InsufficientResourcesError) as caught:
             await check_fits(ModelFiles(name, z_image), MemoryPlan(), home, "cuda", look=machine.look)
         assert (caught.value.hint or "").startswith(expected)
+
+
+async def test_the_model_itself_is_never_named(home: Settings, tmp_path: Path) -> None:
+    """Although with a file beside it, it is larger than its entry in the catalogue; others that fit are."""
+    found = load_catalog().find("z-image-turbo")
+    assert found is not None
+    files = {role: sparse(tmp_path / role, size) for role, size in found[1].sizes.items()}
+    files[Role.TAE] = sparse(tmp_path / "tae", 10_000_000)
+    machine = Machine(3 * GB, 3 * GB)
+    for name in ("z-image-turbo", f"z-image-turbo:{found[1].name}"):
+        with pytest.raises(InsufficientResourcesError) as caught:
+            await check_fits(ModelFiles(name, files), MemoryPlan(), home, "cuda", look=machine.look)
+        assert caught.value.hint == "Use 'sd-turbo' (2.0 GB), which should fit."
 
 
 async def test_a_broken_catalogue_does_not_hide_the_reason(

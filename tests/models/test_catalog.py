@@ -156,6 +156,28 @@ def test_names_that_are_not_there_are_not_found(name):
     assert caught.value.hint.startswith(("Did you mean", "There is"))
 
 
+@pytest.mark.parametrize("name", [name for name in CATALOG.names if "demo" not in name])
+def test_smaller_ones_are_others_and_its_own_come_first(name):
+    model, option = CATALOG.get(name)
+    # A file beside it, such as that of previews, makes the whole larger than the catalogue says.
+    found = CATALOG.smaller_than(option.size_bytes + 10_000_000, like=name)
+    names = [found_name for found_name, _ in found]
+    assert model.name_of(option) not in names
+    own = [each for each in names if each.partition(":")[0] == model.name]
+    smaller = [each for each in model.options if each.size_bytes < option.size_bytes]
+    assert len(own) == len(smaller)
+    assert names[: len(own)] == own
+    for group in (found[: len(own)], found[len(own) :]):
+        assert [size for _, size in group] == sorted((size for _, size in group), reverse=True)
+    assert ("sd-1.5" in names) == (option.size_bytes > 1.7e9 and name not in {"sd-1.5", "sd-1.5:q4_0"})
+
+
+def test_smaller_ones_of_a_model_that_is_not_in_the_catalogue():
+    found = CATALOG.smaller_than(3_000_000_000, like="my-own")
+    assert found
+    assert all(0 < size < 3_000_000_000 for _, size in found)
+
+
 def test_facts_for_programs_are_plain_and_whole():
     for model in MODELS:
         data = json.loads(json.dumps(model.to_json()))

@@ -266,20 +266,48 @@ def test_a_card_without_memory_is_no_reason_to_fail():
 # Suggestions.
 
 
-def test_the_largest_smaller_one_that_fits_is_suggested():
+def test_the_first_smaller_one_that_fits_is_suggested():
     smaller = [
-        ("sd-1.5", 16 * GB // 10),
+        ("qwen-image", 18 * GB),
         ("z-image-turbo", 6 * GB),
         ("flux2-klein", 5 * GB),
-        ("qwen-image", 18 * GB),
+        ("sd-1.5", 16 * GB // 10),
     ]
     error = refusal("flux1-schnell", Have(7 * GB, None), on_gpu=False, smaller=smaller)
-    assert error.hint == "Use 'z-image-turbo' (6.0 GB), which is the largest that fits."
+    assert error.hint == "Use 'z-image-turbo' (6.0 GB), which should fit."
     assert error.details["smaller"] == "z-image-turbo"
     assert refusal("flux1-schnell", Have(GB, None), on_gpu=False, smaller=smaller).details["smaller"] is None
     # Flags before another model.
     assert refusal("flux1-schnell", card(8), smaller=smaller).details["smaller"] is None
     assert refusal("flux1-schnell", card(6, ram=7), smaller=smaller).details["smaller"] == "flux2-klein"
+
+
+def test_the_hint_is_for_pictures_of_the_usual_size():
+    """What is refused even for the smallest picture is not answered with what does for that one alone."""
+    sizes = {Role.DIFFUSION_MODEL: 4 * GB, Role.LLM: 2 * GB}
+    least, usual = need_of(sizes, 64, 64), need_of(sizes, 2048, 2048)
+    have = card(4.5)
+    with pytest.raises(InsufficientResourcesError) as caught:
+        check_fit("x", least, have, PLAIN, on_gpu=True)
+    assert caught.value.details["flags"] == ["--offload-to-cpu"]
+    with pytest.raises(InsufficientResourcesError) as caught:
+        check_fit("x", least, have, PLAIN, on_gpu=True, usual=usual)
+    assert caught.value.details["flags"] == ["--offload-to-cpu", "--vae-tiling"]
+
+
+@pytest.mark.parametrize("on_card", [0, 1])
+def test_a_vae_on_the_processor_decodes_in_the_ram_and_diffusion_still_works_on_the_card(on_card):
+    """To the byte: the whole working memory in the RAM, and a quarter of it beside the weights on the card."""
+    wanted = need_of(
+        {Role.DIFFUSION_MODEL: 4 * GB, Role.VAE: GB}, 1024, 1024, quantisations={Role.VAE: "F16"}
+    )
+    have = Have(GB + wanted.working, 4 * GB + wanted.working_tiled, has_gpu=True)
+    plan = MemoryPlan(vae_on_cpu=True)
+    check_fit("x", wanted, have, plan, on_gpu=True)
+    less = replace(have, vram=have.vram - 1) if on_card else replace(have, ram=have.ram - 1)
+    with pytest.raises(InsufficientResourcesError) as caught:
+        check_fit("x", wanted, less, plan, on_gpu=True)
+    assert caught.value.details["resource"] == ("vram" if on_card else "ram")
 
 
 # Before a download: whichever flags and device make it fit.

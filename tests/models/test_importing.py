@@ -6,12 +6,16 @@ import asyncio
 import os
 import pickle
 import shutil
+import subprocess
+import sys
+import threading
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from model_parts import make, sha256_of
+from weights import safetensors_header, write
 
 from sdmanager.errors import (
     InsufficientResourcesError,
@@ -25,11 +29,24 @@ from sdmanager.errors import (
     ModelUnsupportedError,
     StorageError,
 )
-from sdmanager.models import Family, Role, demo_model
+from sdmanager.models import Family, Role, _copying, demo_model
+from sdmanager.models._reading import Meter, StoppedError
 from sdmanager.models.importing import import_model
-from sdmanager.models.installed import InstalledModel, Origin
+from sdmanager.models.installed import InstalledFile, InstalledModel, Origin
 from sdmanager.models.store import ModelStore
 from sdmanager.settings import Settings
+
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from sdmanager.models import import_model
+from sdmanager.settings import Settings
+data = Path(sys.argv[2])
+asyncio.run(import_model(
+    sys.argv[1], Settings(data, data, data), copy=True,
+    on_progress=lambda done, total: done and (print("copying", flush=True), sys.stdin.read()),
+))
+"""
 
 FLUX_PARTS = ("flux-dev", "clip_l", "t5xxl", "vae")
 
@@ -143,6 +160,11 @@ async def test_a_part_that_is_missing_is_named(home, tmp_path, kinds, missing):
         ("llm", "is a language model", "--llm"),
         ("clip_l", "is a text encoder CLIP-L", "--clip-l"),
         ("wan", "makes videos", "models list"),
+        ("ip-adapter", "is an IP-Adapter", "draws pictures"),
+        ("motion", "is a motion module", "draws pictures"),
+        ("z-control", "is a ControlNet", "draws pictures"),
+        ("taesd_decoder", "is a half of a tiny autoencoder", "diffusion_pytorch_model.safetensors"),
+        ("taesd_encoder", "is a half of a tiny autoencoder", "diffusion_pytorch_model.safetensors"),
     ],
 )
 async def test_something_else_than_a_model(home, tmp_path, kind, words, hint):
@@ -215,6 +237,7 @@ async def test_a_file_that_nobody_knows_may_be_one_the_engine_knows(home, tmp_pa
         ("lightning-0step", "sdxl", {"steps": 4}),
         ("sdxl_base", "sdxl", {"steps": 20, "cfg_scale": 7.5, "width": 1024}),
         ("my_turbo", "unheard-of", {"steps": 4, "cfg_scale": 1.0}),
+        ("sd-2-klein-base", "unheard-of", {"cfg_scale": 4.0}),
     ],
 )
 async def test_what_suits_a_model_by_its_name(home, tmp_path, name, kind, expected):
@@ -226,11 +249,20 @@ async def test_what_suits_a_model_by_its_name(home, tmp_path, name, kind, expect
     ("main", "expected"),
     [
         ("z_image_turbo_bf16", {"steps": 8, "cfg_scale": 1.0}),
+        ("z_image_bf16", {"steps": 20, "cfg_scale": 5.0}),
+        ("z_image_4steps_turbo", {"steps": 4, "cfg_scale": 1.0}),
+        ("ernie-image-turbo", {"steps": 8, "cfg_scale": 1.0}),
+        ("ernie-image-UD-Q4_K_M", {"steps": 20, "cfg_scale": 5.0}),
+        ("klein-flux-2-4b", {"steps": 4, "cfg_scale": 1.0}),
+        ("klein-flux-2-base-9b", {"steps": 20, "cfg_scale": 4.0}),
+        ("klein-flux-2-base-9b-8steps", {"steps": 20, "cfg_scale": 4.0}),
         ("flux1-dev-8steps-turbo", {"steps": 8, "guidance": 3.5}),
     ],
 )
 async def test_what_suits_a_distilled_model_of_parts(home, tmp_path, main, expected):
-    kinds = {"z": ("z-image", "llm"), "f": ("flux-dev", "clip_l", "t5xxl")}[main[0]]
+    kinds = {
+        "z": ("z-image", "llm"), "f": ("flux-dev", "clip_l", "t5xxl"), "e": ("ernie", "llm"), "k": ("flux2", "llm"),
+    }[main[0]]  # fmt: skip
     folder = folder_of(tmp_path / "x", "vae", *kinds[1:])
     make(folder / f"{main}.safetensors", kinds[0])
     fields = (await import_model(folder, home)).defaults.as_fields()
@@ -239,7 +271,77 @@ async def test_what_suits_a_distilled_model_of_parts(home, tmp_path, main, expec
 
 async def test_one_of_many_pieces(home, tmp_path):
     path = make(tmp_path / "model-00001-of-00003.safetensors", "sd1")
-    with pytest.raises(ModelUnsupportedError, match="one of 3 pieces"):
+    for source in (path, tmp_path):
+        with pytest.raises(ModelUnsupportedError, match="one of 3 pieces"):
+            await import_model(source, home)
+
+
+async def test_a_model_that_draws_in_pixels_needs_nothing_to_decode_them(home, tmp_path):
+    """The engine has a stand-in for its VAE, and takes no tiny autoencoder."""
+    folder = folder_of(tmp_path / "x", "radiance", "t5xxl", "tae", "vae")
+    model = await import_model(folder, home)
+    assert model.family is Family.CHROMA_RADIANCE
+    assert {file.role for file in model.files} == {Role.DIFFUSION_MODEL, Role.T5XXL}
+    assert model.model_files().has_own_decoder
+
+
+def spoil(folder: Path) -> None:
+    """What lies beside models: what macOS and downloads leave, and what trainers write."""
+    (folder / "._a.safetensors").write_bytes(b"\0\5\x16\7")
+    (folder / "a-empty.safetensors").touch()
+    (folder / "b.bin").write_bytes(b"no model at all")
+    make(folder / "c.gguf", "sdxl")
+    os.truncate(folder / "c.gguf", 100)
+    make(folder / "d-00001-of-00002.safetensors", "t5xxl")
+
+
+async def test_what_is_damaged_in_a_folder_is_left_out(home, tmp_path):
+    spoil(folder_of(tmp_path / "x", "sd1", "lora"))
+    assert [file.path.stem for file in (await import_model(tmp_path / "x", home)).files] == ["sd1"]
+
+
+async def test_a_folder_with_nothing_that_is_whole_says_why(home, tmp_path):
+    """Also where only what cannot draw is whole, or what nobody knows."""
+    folder = tmp_path / "x"
+    folder.mkdir()
+    spoil(folder)
+    for kind in (None, "lora", "vae", "unheard-of"):
+        if kind:
+            make(folder / f"z-{kind}.gguf", kind)
+        with pytest.raises(ModelCorruptError, match=r"'a-empty\.safetensors' is empty"):
+            await import_model(folder, home)
+        if kind:
+            (folder / f"z-{kind}.gguf").unlink()
+
+
+async def test_a_part_that_is_missing_because_it_is_damaged(home, tmp_path):
+    folder = folder_of(tmp_path / "x", "z-image", "llm", "vae")
+    os.truncate(folder / "llm.safetensors", 50)
+    with pytest.raises(ModelComponentMissingError) as caught:
+        await import_model(folder, home)
+    assert "--llm FILE" in caught.value.hint
+    assert "'llm.safetensors' is cut short" in caught.value.hint
+
+
+@pytest.mark.parametrize("source", ["x" * 300, "x" * 300 + "/y.gguf"])
+async def test_a_name_that_is_too_long(home, tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFoundError, match="cannot be read"):
+        await import_model(source, home)
+
+
+@pytest.mark.parametrize("sources", ["", [""], ["x.gguf", ""]])
+async def test_an_empty_path(home, tmp_path, monkeypatch, sources):
+    """It was taken for the folder one is in."""
+    make(tmp_path / "x.gguf", "sd1")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidRequestError, match="path to import is empty"):
+        await import_model(sources, home)
+
+
+async def test_a_file_without_tensors(home, tmp_path):
+    path = write(tmp_path / "x.safetensors", safetensors_header({}))
+    with pytest.raises(ModelCorruptError, match="has no tensors in it"):
         await import_model(path, home)
 
 
@@ -332,6 +434,39 @@ async def test_the_same_files_again_change_nothing(home, tmp_path):
     assert await import_model(path, home) == model
 
 
+async def test_a_file_that_is_named_twice_is_one(home, tmp_path):
+    path = make(tmp_path / "x" / "x.gguf", "sd1")
+    (tmp_path / "link.gguf").symlink_to(path)
+    (tmp_path / "hard.gguf").hardlink_to(path)
+    (tmp_path / "x" / "also.gguf").symlink_to(path)
+    for sources in (
+        [path, path],
+        [path, tmp_path / "link.gguf"],
+        [path, tmp_path / "hard.gguf"],
+        [path.parent, path],
+    ):
+        model = await import_model(sources, home, name="m", replace=True)
+        assert [file.path for file in model.files] == [path]
+    model = await import_model(path, home, name="n", roles={Role.MODEL: tmp_path / "link.gguf"})
+    assert [file.path for file in model.files] == [tmp_path / "link.gguf"]
+
+
+async def test_the_same_file_by_another_way(home, tmp_path, monkeypatch):
+    path = make(tmp_path / "x" / "x.gguf", "sd1")
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "folder").symlink_to(tmp_path / "x")
+    (tmp_path / "deep").symlink_to(tmp_path / "far" / "away")
+    model = await import_model(path, home)
+    monkeypatch.chdir(tmp_path / "x")
+    ways = ("../x/x.gguf", tmp_path / "folder" / "x.gguf", tmp_path / "deep" / ".." / ".." / "x" / "x.gguf")
+    for way in ways:
+        assert await import_model(way, home, name="x") == model
+    other = await import_model(ways[2], home, name="y")
+    assert [file.path for file in other.files] == [path]
+    make(tmp_path / "z.gguf", "sd1")
+    assert (await import_model("../x/..", home, name="z")).files[0].path == tmp_path / "z.gguf"
+
+
 async def test_a_file_that_was_changed_is_taken_anew(home, tmp_path):
     path = make(tmp_path / "x.gguf", "sd1")
     model = await import_model(path, home)
@@ -408,6 +543,47 @@ async def test_the_same_copy_again_and_another_one(home, tmp_path):
     assert left_in(home) == ["x-2"]
 
 
+async def test_a_copy_that_was_only_touched_is_still_the_same(home, tmp_path):
+    path = make(tmp_path / "x.gguf", "sd1")
+    model = await import_model(path, home, copy=True)
+    copy = model.files[0]
+    os.utime(copy.path, ns=(1, 1))
+    again = await import_model(path, home, copy=True)
+    assert again.files == (replace(copy, mtime_ns=1),)
+    assert ModelStore(home).find("x") == again
+    ModelStore(home).check(again)
+    copy.path.write_bytes(b"w" * copy.size)
+    with pytest.raises(InvalidRequestError, match="with other files") as caught:
+        await import_model(path, home, copy=True)
+    assert "--replace, which deletes its copies" in caught.value.hint
+
+
+async def test_a_file_that_lies_where_it_is_is_no_copy(home, tmp_path):
+    """Also if its content is known."""
+    path = make(tmp_path / "x.gguf", "sd1")
+    model = await import_model(path, home)
+    ModelStore(home).add(replace(model, files=(replace(model.files[0], sha256=sha256_of(path)),)))
+    with pytest.raises(InvalidRequestError, match="with other files") as caught:
+        await import_model(path, home, copy=True)
+    assert "deletes" not in caught.value.hint
+    # Nothing is read where there is nothing to compare it with.
+    seen = list[int]()
+    ModelStore(home).add(replace(model, files=(replace(model.files[0], owned=True),)))
+    with pytest.raises(InvalidRequestError, match="with other files"):
+        await import_model(path, home, copy=True, on_progress=lambda done, total: seen.append(done))
+    assert seen == []
+
+
+async def test_a_copy_that_is_imported_where_it_lies_stays_ours(home, tmp_path):
+    model = await import_model(make(tmp_path / "x.gguf", "sd1"), home, copy=True)
+    again = await import_model(model.files[0].path, home, name="y")
+    assert again.files[0].owned
+    assert ModelStore(home).find("y") == again
+    ModelStore(home).remove("x")
+    assert ModelStore(home).remove("y").deleted == (model.files[0].path,)
+    assert left_in(home) == []
+
+
 async def test_a_damaged_copy_is_not_the_same(home, tmp_path):
     path = make(tmp_path / "x.gguf", "sd1")
     model = await import_model(path, home, copy=True)
@@ -423,6 +599,25 @@ async def test_what_progress_raises_ends_the_copy(home, tmp_path):
 
     with pytest.raises(ZeroDivisionError):
         await import_model(make(tmp_path / "x.gguf", "sd1"), home, copy=True, on_progress=refuse)
+
+
+async def test_cancelling_at_the_last_byte_leaves_nothing(home, tmp_path):
+    """All is copied, and nothing is listed that nobody waits for."""
+    path = make(tmp_path / "x.gguf", "sd1")
+    size = path.stat().st_size
+    stop, told = threading.Event(), list[int]()
+
+    def tell(done: int) -> None:
+        told.append(done)
+        if done == size:
+            stop.set()
+
+    meter = Meter(size, tell, stop)
+    written = list[object]()
+    file = InstalledFile(Role.MODEL, path, size, path.stat().st_mtime_ns)
+    with pytest.raises(StoppedError):
+        _copying._copy("x", (file,), home.models_dir, meter, written.append)
+    assert (told[-1], written, left_in(home)) == (size, [], [])
 
 
 async def test_cancelling_a_copy_leaves_nothing(home, tmp_path):
@@ -499,13 +694,45 @@ async def test_a_folder_that_cannot_be_made(tmp_path):
 
 
 async def test_what_a_killed_import_left_is_removed(home, tmp_path):
-    for name, age in ((".import-old", 1), (".import-new", 4_000_000_000)):
-        (home.models_dir / name).mkdir(parents=True)
-        (home.models_dir / name / "x").touch()
-        for path in (home.models_dir / name / "x", home.models_dir / name):
+    kept = {
+        ".import-00000new": ("sdmanager-import", 4_000_000_000),
+        ".import-users_00": ("notes", 1),  # without our mark
+        ".import-users": ("sdmanager-import", 1),  # not a name that we give
+        ".import-users-and-more": ("sdmanager-import", 1),
+    }
+    for name, (file, age) in {**kept, ".import-00000old": ("sdmanager-import", 1)}.items():
+        (home.models_dir / name / "files").mkdir(parents=True)
+        (home.models_dir / name / "files" / "x").touch()
+        (home.models_dir / name / file).touch()
+        for path in (home.models_dir / name, *(home.models_dir / name).rglob("*")):
             os.utime(path, (age, age))
     await import_model(make(tmp_path / "x.gguf", "sd1"), home, copy=True)
-    assert left_in(home) == [".import-new", "x"]
+    assert left_in(home) == sorted([*kept, "x"])
+
+
+async def test_an_import_that_was_killed_leaves_what_a_later_one_knows(home, tmp_path):
+    """A copy that never ends, in a process that is killed; a day later the next import takes it away."""
+    path = make(tmp_path / "x.gguf", "sd1")
+    with path.open("ab") as file:
+        file.truncate(3 << 30)
+    child = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(path), str(home.data_dir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert child.stdout.readline() == "copying\n"
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        child.stdin.close()
+    [left] = left_in(home)
+    for inside in ((home.models_dir / left), *(home.models_dir / left).rglob("*")):
+        os.utime(inside, (1, 1))
+    await import_model(make(tmp_path / "y.gguf", "sd1"), home, copy=True)
+    assert left_in(home) == ["y"]
 
 
 async def test_two_at_once_with_one_name(home, tmp_path):

@@ -247,6 +247,14 @@ def test_what_may_not_be_read(tmp_path):
         inspect_file(path)
 
 
+@pytest.mark.parametrize("ending", ["safetensors", "gguf"])
+def test_a_file_without_tensors_is_no_model(tmp_path, ending):
+    path = tmp_path / f"x.{ending}"
+    write(path, safetensors_header({}) if ending == "safetensors" else gguf_header({}))
+    with pytest.raises(ModelCorruptError, match="has no tensors in it"):
+        inspect_file(path)
+
+
 def test_a_link_is_followed(tmp_path, demo):
     """The shared cache of huggingface_hub is links to files without a suffix."""
     link = tmp_path / "tae.safetensors"

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
 from hub_server import HubFile, Repo
-from pulling import PARTS, WHOLE, weights_of
+from pulling import PARTS, SIZE, WHOLE, weights_of
 
 from sdmanager.errors import (
     InsufficientResourcesError,
     InvalidRequestError,
+    ModelChangedError,
     ModelComponentMissingError,
     ModelNotFoundError,
     ModelUnsafeError,
 )
 from sdmanager.models import Family, ModelFiles, ModelStore, Origin, Role, pull_model
+from sdmanager.process import run
+
+CHILD = Path(__file__).parents[1] / "fakes" / "pull_child.py"
 
 
 async def test_a_model_is_fetched_and_listed(pulling):
@@ -91,11 +98,11 @@ async def test_force_fetches_it_again(pulling):
     ModelStore(pulling.settings).check(again)
 
 
-async def test_what_the_cache_has_is_not_transferred_and_is_not_ours(pulling):
+async def test_what_the_cache_has_is_not_transferred_and_goes_with_the_last_that_has_it(pulling):
     await pulling.pull(name="first")
     second = await pulling.pull(name="second")
     assert len(pulling.hub.transfers()) == 1
-    assert not second.files[0].owned
+    assert second.files[0].owned
     store = ModelStore(pulling.settings)
     store.remove("second")
     assert second.files[0].path.exists()
@@ -287,22 +294,122 @@ async def test_an_imported_model_is_not_replaced(pulling):
     store.add(replace(await pulling.pull(), origin=Origin.IMPORTED))
     with pytest.raises(InvalidRequestError, match="imported"):
         await pulling.pull()
-    assert (await pulling.pull(force=True)).origin is Origin.PULLED
+    asked = len(pulling.hub.asked)
+    with pytest.raises(InvalidRequestError, match="imported") as caught:
+        await pulling.pull(force=True)
+    assert "models remove whole" in caught.value.hint
+    assert len(pulling.hub.asked) == asked
+    assert store.find("whole").origin is Origin.IMPORTED
 
 
-async def test_it_works_in_a_thread_where_there_is_no_interpreter(pulling, monkeypatch):
-    """In this process, whose library read its environment long ago: the address is set in the library."""
-    import sys
-
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(sys, "frozen", True, raising=False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(pulling.cache))
-    monkeypatch.setattr(constants, "ENDPOINT", pulling.hub.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", pulling.hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", constants.DOWNLOAD_CHUNK_SIZE)
-    model = await pulling.pull(*pulling.parts())
+async def test_it_works_in_a_thread_where_there_is_no_interpreter(pulling):
+    """In a process of its own: here, the library would keep what it read of the environment."""
+    settings = pulling.settings
+    done = await run(
+        [sys.executable, CHILD, settings.data_dir, settings.cache_dir, settings.state_dir, PARTS,
+         *(f"{file.role}={file.path}" for file in pulling.parts())],
+        env={**os.environ, "FROZEN": "1"},
+    )  # fmt: skip
+    assert done.status.code == 0, done.stderr
+    model = ModelStore(settings).find("whole")
+    assert model is not None
     assert len(model.files) == 4
-    assert pulling.told[-1].done == model.size_bytes
+    ModelStore(settings).check(model)
+
+
+async def test_files_of_one_name_are_told_apart_by_their_folders(pulling):
+    data = {
+        path: weights_of("sd1", seed=n) for n, path in enumerate(("q4/m.safetensors", "q8/m.safetensors"))
+    }
+    pulling.hub.repos["org/two"] = Repo({path: HubFile(each) for path, each in data.items()})
+    for path, expected in data.items():
+        model = await pulling.pull(pulling.file(repo="org/two", path=path))
+        assert model.files[0].path.read_bytes() == expected
+    await pull_model("org/two/q4/m.safetensors", pulling.settings)
+    with pytest.raises(InvalidRequestError, match="has the name"):
+        await pull_model("org/two/q8/m.safetensors", pulling.settings)
+
+
+async def test_a_newer_catalogue_leads_to_a_new_pull(pulling):
+    await pulling.pull(pulling.file(sha256=pulling.knobs().etag))
+    newer = weights_of("sd1", seed=5)
+    pulling.hub.repos[WHOLE] = Repo({"model.safetensors": HubFile(newer)}, commit="9" * 40)
+    file = pulling.file(sha256=pulling.knobs().etag)
+    assert (await pulling.pull(file)).files[0].path.read_bytes() == newer
+    asked = len(pulling.hub.asked)
+    await pulling.pull(file)
+    assert len(pulling.hub.asked) == asked
+
+
+async def test_a_model_does_not_take_the_place_of_another_that_was_pulled(pulling):
+    pulling.hub.repos["other/one"] = Repo({"model.safetensors": HubFile(weights_of("sd1", seed=3))})
+    other = pulling.file(repo="other/one")
+    first = await pulling.pull()
+    with pytest.raises(InvalidRequestError, match="Another model") as caught:
+        await pulling.pull(other)
+    assert "--force" in caught.value.hint
+    ModelStore(pulling.settings).check(first)
+    assert (await pulling.pull(other, force=True)).files[0].repo == "other/one"
+
+
+async def test_a_file_is_not_called_like_a_model_of_the_catalogue(pulling, catalogue):
+    pulling.hub.repos["some/one"] = Repo({"Small.safetensors": HubFile(weights_of("sd1"))})
+    for chosen in (None, "small:one"):
+        with pytest.raises(InvalidRequestError, match="catalogue") as caught:
+            await pull_model("some/one/Small.safetensors", catalogue, save_as=chosen)
+        assert "--name" in caught.value.hint
+    assert not pulling.hub.asked
+    model = await pull_model("some/one/Small.safetensors", catalogue, save_as="mine")
+    assert model.name == "mine"
+    assert ModelStore(catalogue).find("mine") == model
+
+
+async def test_a_file_gets_a_name_that_a_model_can_have(pulling):
+    files = {
+        path: HubFile(weights_of("sd1", seed=n))
+        for n, path in enumerate(("my model (v1).safetensors", "é.sft"))
+    }
+    pulling.hub.repos["some/one"] = Repo(files)
+    assert (await pull_model("some/one/my model (v1).safetensors", pulling.settings)).name == "my-model-v1"
+    with pytest.raises(InvalidRequestError) as caught:
+        await pull_model("some/one/é.sft", pulling.settings)
+    assert "--name" in caught.value.hint
+    assert (await pull_model("some/one/é.sft", pulling.settings, save_as="e")).name == "e"
+    with pytest.raises(InvalidRequestError):
+        await pull_model("some/one/é.sft", pulling.settings, save_as="a/b")
+    with pytest.raises(InvalidRequestError, match="another name"):
+        await pull_model("sd-turbo", pulling.settings, save_as="mine")
+
+
+async def test_a_file_that_is_fetched_again_does_not_change_the_models_that_have_it(pulling):
+    first = await pulling.pull(name="first")
+    await pulling.pull(name="second")
+    await pulling.pull(name="second", force=True)
+    store = ModelStore(pulling.settings)
+    with pytest.raises(ModelChangedError):
+        store.check(first)  # the times of the files are others
+    for name in ("first", "second"):
+        store.check(store.find(name))
+
+
+async def test_a_damaged_copy_is_told_as_a_transfer(pulling):
+    knobs = pulling.hub.repos[WHOLE].files["model.safetensors"] = HubFile(weights_of("sd1", 4 * SIZE))
+    first = await pulling.pull(name="first")
+    first.files[0].path.resolve().write_bytes(bytes(first.files[0].size))
+    pulling.told.clear()
+    await pulling.pull(name="second")
+    phases = [progress.phase for progress in pulling.told]
+    assert "downloading" in phases
+    assert any(progress.done < progress.total for progress in pulling.told)
+    assert pulling.told[-1].done == pulling.told[-1].total == len(knobs.data)
+
+
+async def test_a_damaged_copy_is_not_fetched_onto_a_full_disk(pulling, small_disk, monkeypatch):
+    folder = small_disk(80_000_000)
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder))
+    first = await pulling.pull(name="first")
+    first.files[0].path.resolve().write_bytes(b"damaged")
+    (folder / "filler").write_bytes(bytes(30_000_000))
+    with pytest.raises(InsufficientResourcesError, match="disk is full"):
+        await pulling.pull(name="second")
+    assert len(pulling.hub.transfers()) == 1

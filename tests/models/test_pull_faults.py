@@ -302,10 +302,13 @@ async def test_a_truncated_gguf(pulling):
 async def test_what_came_whole_is_used_when_another_part_failed(pulling):
     knobs = pulling.knobs(PARTS, "vae.safetensors")
     knobs.stall_after = 0
-    with pytest.raises(ModelDownloadError):
+    with pytest.raises(ModelDownloadError) as caught:
         await pulling.pull(*pulling.parts())
+    check_words(caught.value)
     assert pulling.records() == []
     assert "llm.safetensors" in pulling.left()
+    kept = sum(path.stat().st_size for path in pulling.cache.rglob("snapshots/**/*.safetensors"))
+    assert f"{kept / 1e6:.0f} MB are kept for the next try." in caught.value.hint
     knobs.stall_after = None
     before = len([each for each in pulling.hub.transfers() if "llm" in each.path])
     model = await pulling.pull(*pulling.parts(), family=Family.Z_IMAGE)
@@ -318,6 +321,8 @@ async def test_too_little_room_is_told_before_anything_is_fetched(pulling, fails
     error = await fails(InsufficientResourcesError)
     assert error.details["needed_bytes"] > error.details["free_bytes"] > 0
     assert "HF_HOME" in error.hint
+    assert "needs 1 MB" in error.message
+    assert "67 MB to spare; 30 MB is free" in error.message
     assert not pulling.hub.transfers()
 
 
@@ -368,3 +373,31 @@ async def test_a_library_that_is_not_there(pulling, fails, monkeypatch, tmp_path
     monkeypatch.setattr("sys.executable", str(worker))
     error = await fails(ModelDownloadError)
     assert error.details["cause"] == "ImportError"
+
+
+@pytest.mark.parametrize("statuses", [[429], [503], [500, 429]])
+async def test_a_store_that_is_busy_for_a_moment(pulling, statuses):
+    pulling.knobs().get_status += statuses
+    model = await pulling.pull()
+    assert model.files[0].path.read_bytes() == pulling.knobs().data
+
+
+async def test_a_hub_that_wants_a_token(pulling, fails):
+    pulling.knobs().head_status += [401] * 20
+    error = await fails(ModelGatedError)
+    assert "wants a token" in error.message
+
+
+async def test_a_setting_of_the_library_that_is_not_valid(pulling, fails, monkeypatch):
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "abc")
+    error = await fails(ModelDownloadError)
+    assert "HF_HUB_DOWNLOAD_TIMEOUT" in error.message
+    assert "HF_HUB_DOWNLOAD_TIMEOUT" in error.hint
+
+
+async def test_a_token_that_cannot_be_read(pulling, fails, tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "folder"))
+    error = await fails(StorageError)
+    assert "token" in error.message
+    await pulling.pull(token="hf_good")

@@ -110,3 +110,24 @@ async def test_another_event_loop_waits_and_finds_it(pulling, held):
     assert await first == second
     assert told == ["waiting", "done"]
     assert len(pulling.hub.transfers()) == 1
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, KeyboardInterrupt, StopIteration])
+async def test_whatever_a_callback_raises_ends_only_its_owners_part(pulling, held, error):
+    def fail(progress):
+        if progress.phase == "downloading":
+            raise error
+
+    async def first() -> str:
+        try:
+            await pulling.pull(on_progress=fail)
+        except (asyncio.CancelledError, KeyboardInterrupt, RuntimeError) as exc:
+            return str(type(exc.__cause__ or exc))
+        return "nothing"
+
+    tasks = [asyncio.create_task(first()), asyncio.create_task(pulling.pull())]
+    await arrived(held)
+    assert error.__name__ in await tasks[0]
+    held.hold.set()
+    assert (await tasks[1]).name == "whole"
+    assert len(pulling.hub.transfers()) == 1

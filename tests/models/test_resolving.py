@@ -68,7 +68,6 @@ def test_a_relative_path_and_a_home_folder(home, weights, monkeypatch):
         ("broken-link.gguf", ModelNotFoundError, "does not exist"),
         ("broken-link", ModelNotFoundError, "does not exist"),
         ("empty.gguf", ModelCorruptError, "is empty"),
-        ("", ModelNotFoundError, "is a folder"),
     ],
     ids=ascii,
 )
@@ -193,16 +192,34 @@ async def test_a_name_that_is_nearly_one(home, weights):
     assert "models list --all" in caught.value.hint
 
 
-def test_a_damaged_record_is_no_model(home):
+@pytest.mark.parametrize(
+    ("listed", "name"), [("mine", "Mine"), ("sd-1.5", "sd-1.5"), ("sd-1.5", "sd-1.5:q4_0")]
+)
+def test_a_damaged_record_is_told_as_such(home, listed, name):
+    """And not as a model that there is not."""
     folder = home.models_dir / "installed"
     folder.mkdir(parents=True)
-    (folder / "mine.json").write_text("{")
-    with pytest.raises(ModelNotFoundError):
-        resolve_model("mine", home)
+    (folder / f"{listed}.json").write_text("{")
+    with pytest.raises(ModelNotFoundError, match=r"The record of the model '.*' cannot be read") as caught:
+        resolve_model(name, home)
+    assert "models remove" in caught.value.hint
 
 
-def test_the_demo_model(home):
-    assert resolve_model(None, home) == resolve_model("demo", home) == demo_model(home)
+async def test_what_an_installed_model_is_in_is_known_at_a_start(home, weights):
+    await installed(home, weights, "mine")
+    assert dict(resolve_model("mine", home).quantisations) == {Role.MODEL: "F16"}
+    assert dict(resolve_model(weights, home).quantisations) == {Role.MODEL: "F16"}
+
+
+def test_an_empty_name(home):
+    """It was taken for the folder one is in."""
+    with pytest.raises(InvalidRequestError, match="name of the model is empty"):
+        resolve_model("", home)
+
+
+@pytest.mark.parametrize("name", ["demo", "DEMO", "Demo", "demo:local"])
+def test_the_demo_model(home, name):
+    assert resolve_model(None, home) == resolve_model(name, home) == demo_model(home)
 
 
 def test_what_is_a_model_is_taken_as_it_is(home, weights, tmp_path):
@@ -220,7 +237,8 @@ def test_files_by_role_get_their_family(home, tmp_path):
         Role.VAE: make(tmp_path / "vae.gguf", "vae"),
     }
     model = model_of_files("z", files, home)
-    assert (model.name, model.family, model.defaults.steps) == ("z", Family.Z_IMAGE, 8)
+    assert (model.name, model.family, model.defaults.steps) == ("z", Family.Z_IMAGE, 20)
+    assert dict(model.quantisations) == dict.fromkeys((Role.DIFFUSION_MODEL, Role.LLM, Role.VAE), "F16")
     assert model.files[Role.DIFFUSION_MODEL] == files[Role.MODEL]
     with pytest.raises(ModelUnsupportedError, match="given as the language model"):
         model_of_files("z", {**files, Role.LLM: files[Role.VAE]}, home)

@@ -77,6 +77,19 @@ def test_json_in_any_order_and_with_any_spaces(header):
     assert read(framed(header, 8)).shapes == {"x": (2,)}
 
 
+@pytest.mark.parametrize(
+    "name", ["", " ", "f16", "F16 ", "\x1b[31mF16", "F16\n", "F-16", "A" * 17, "É", "1F", 7, None]
+)
+def test_a_type_that_could_be_any_text(name):
+    """It is shown as the quantisation, and written down."""
+    with pytest.raises(DamagedError, match="does not describe the tensor 'x'"):
+        read(framed(one(dtype=name), 8))
+
+
+def test_a_type_that_nobody_knows_yet():
+    assert read(framed(one(dtype="F9_E9M9_NEW_TYPE"), 8)).quantisation == "F9_E9M9_NEW_TYPE"
+
+
 def test_a_file_without_tensors():
     for header in ("{}", "{ }   ", '{"__metadata__":{}}'):
         assert read(framed(header)).shapes == {}

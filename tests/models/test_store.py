@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import hashlib
 import json
 import os
 import shutil
@@ -31,7 +32,7 @@ from sdmanager.errors import (
 from sdmanager.models import Family, ModelDefaults, Role
 from sdmanager.models.importing import import_model
 from sdmanager.models.installed import InstalledFile, InstalledModel, Origin
-from sdmanager.models.store import ModelStore
+from sdmanager.models.store import Listing, ModelStore
 from sdmanager.models.verifying import verify_model
 from sdmanager.settings import Settings
 
@@ -230,6 +231,58 @@ def test_what_a_damaged_record_names_stays(store, home):
     assert store.remove("m").kept == (path,)
 
 
+@pytest.mark.parametrize("spelling", ["relative", "windows", "dots", "link", "escaped", "elsewhere", "key"])
+def test_what_a_damaged_record_names_in_another_way_stays(store, home, tmp_path, spelling):
+    path = home.models_dir / "m" / "a"
+    (tmp_path / "link").symlink_to(home.models_dir)
+    store.add(model_of("m", file_of(path, owned=True)))
+    named = {
+        "relative": "m/a",
+        "windows": r"m\A",
+        "dots": str(home.models_dir / "m" / ".." / "m" / "a"),
+        "link": str(tmp_path / "link" / "m" / "a"),
+        "escaped": "".join(f"\\u{ord(each):04x}" for each in str(path)),
+        "elsewhere": str(tmp_path / "elsewhere" / "a"),
+        "key": str(path),
+    }[spelling]
+    text = json.dumps({"later": [{"at": named} if spelling != "key" else {named: 1}]})
+    (records_in(home) / "later.json").write_text(text.replace("\\\\u", "\\u"))
+    removed = store.remove("m")
+    assert (removed.deleted == (path,)) == (spelling == "elsewhere") == (not path.exists())
+    assert (removed.kept == (path,)) == (spelling != "elsewhere")
+
+
+@pytest.mark.parametrize("broken", ["cut short", "a folder"])
+def test_while_nobody_knows_what_a_record_names_everything_stays(store, home, broken):
+    path = home.models_dir / "m" / "a"
+    store.add(model_of("m", file_of(path, owned=True)))
+    if broken == "a folder":
+        (records_in(home) / "other.json").mkdir()
+    else:
+        (records_in(home) / "other.json").write_text('{"name": "other", "files": [{"pa')
+    assert store.remove("m").kept == (path,)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("what", ["another file", "as large", "touched", "a link to nowhere"])
+def test_what_the_user_put_in_the_place_of_a_copy_stays(store, home, what, known):
+    path = home.models_dir / "m" / "x"
+    copy = file_of(path, owned=True)
+    sha256 = hashlib.sha256(b"w" * 10).hexdigest()
+    store.add(model_of("m", replace(copy, sha256=sha256 if known else None)))
+    if what == "a link to nowhere":
+        path.unlink()
+        path.symlink_to("nowhere")
+    else:
+        path.write_bytes({"another file": b"mine", "as large": b"m" * 10, "touched": b"w" * 10}[what])
+        os.utime(path, ns=(1, copy.mtime_ns if what == "another file" else copy.mtime_ns + 1))
+    removed = store.remove("m")
+    goes = known and what == "touched"  # of which it is known that it is the copy
+    assert (removed.deleted, removed.kept) == (((path,), ()) if goes else ((), (path,)))
+    assert os.path.lexists(path) != goes
+
+
 @pytest.mark.parametrize("where", ["outside", "..", "the folder itself", "a record", "a folder"])
 def test_a_record_that_claims_what_is_not_ours(store, home, tmp_path, where):
     """Whatever a record says: files are deleted in the folders of models and in the hub's cache alone."""
@@ -329,7 +382,8 @@ class TestHub:
         link = tmp_path / "hub" / "models--a--b" / "snapshots" / COMMIT / "x"
         link.parent.mkdir(parents=True)
         link.symlink_to(str(tmp_path / "precious") if target[0] == "/" else target)
-        store.add(model_of("m", replace(file_of(tmp_path / "precious"), path=link, owned=True)))
+        file = replace(file_of(tmp_path / "precious"), path=link, owned=True, repo="a/b")
+        store.add(model_of("m", file))
         store.remove("m")
         assert not link.is_symlink()
         assert (tmp_path / "precious").exists()
@@ -386,6 +440,40 @@ def test_a_new_model_in_the_place_of_one_with_copies(store, home):
     assert same.path.exists()
 
 
+def test_a_pull_never_deletes_copies_of_the_users_files(store, home, tmp_path):
+    """They may be all that is left of them."""
+    copy = file_of(home.models_dir / "m" / "x", owned=True)
+    imported = model_of("m", copy)
+    store.add(imported)
+    pulled = model_of("M", file_of(tmp_path / "y"), origin=Origin.PULLED)
+    for attempt in (lambda: store.add(pulled), lambda: store.swap(pulled, imported)):
+        with pytest.raises(InvalidRequestError, match="A model that was imported has the name 'm'") as caught:
+            attempt()
+        assert "models remove m" in caught.value.hint
+        assert "its copies in the folder of models" in caught.value.hint
+    assert store.find("m") == imported
+    assert copy.path.exists()
+
+
+def test_a_record_that_could_not_be_read_again_is_not_written(store, tmp_path):
+    file = file_of(tmp_path / "x")
+    for bad in (replace(file, quantisation=""), replace(file, sha256="x"), replace(file, role=Role.VAE)):
+        with pytest.raises(InvalidRequestError, match="could not be read again"):
+            store.add(model_of("m", bad))
+    assert store.read() == Listing((), ())
+
+
+def test_a_copy_that_is_imported_once_more_goes_with_the_last(store, home, tmp_path):
+    """Where it lies, it is still the copy that was made; what was imported from the hub's cache stays."""
+    copy, fetched = file_of(home.models_dir / "m" / "x", owned=True), in_hub(tmp_path, "x")
+    store.add(model_of("m", copy, file_of(fetched, Role.VAE, owned=True)))
+    again = model_of("n", replace(copy, owned=False), file_of(fetched, Role.VAE))
+    assert [file.owned for file in store.add(again).files] == [True, False]
+    assert store.remove("m").deleted == ()
+    assert store.remove("n").deleted == (copy.path,)
+    assert fetched.exists()
+
+
 def test_files_count_once(store, home, tmp_path):
     shared = file_of(tmp_path / "shared", Role.VAE, size=100)
     (tmp_path / "link").symlink_to(tmp_path / "shared")
@@ -411,9 +499,11 @@ def test_a_file_that_is_as_it_was(store, tmp_path):
     assert "models pull m --force" in caught.value.hint
 
 
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("change", ["size", "time"])
-def test_a_file_that_was_changed(store, tmp_path, change):
-    file = file_of(tmp_path / "x")
+def test_a_file_that_was_changed(store, tmp_path, change, known):
+    """Verifying can accept it only where its content was known."""
+    file = replace(file_of(tmp_path / "x"), sha256="a" * 64 if known else None)
     model = model_of("m", file)
     if change == "size":
         file.path.write_bytes(b"more than it was")
@@ -422,7 +512,8 @@ def test_a_file_that_was_changed(store, tmp_path, change):
         os.utime(file.path, ns=(file.mtime_ns, file.mtime_ns + 1_000_000))
     with pytest.raises(ModelChangedError, match="The model file 'x' of the model 'm' was changed") as caught:
         store.check(model)
-    assert "models verify m" in caught.value.hint
+    assert ("models verify m" in caught.value.hint) == known
+    assert "mport the model again" in caught.value.hint
     assert caught.value.details["path"] == str(file.path)
 
 
@@ -502,7 +593,7 @@ model = store.find("seed")
 from dataclasses import replace
 for turn in range(25):
     store.add(replace(model, name=f"{name}-{turn}"))
-    assert store.swap(replace(model, name=f"{name}-{turn}"), model) is False
+    assert store.swap(replace(model, name=f"{name}-{turn}"), model) is None
     store.remove(f"{name}-{turn}")
 store.add(replace(model, name=name))
 """
@@ -571,8 +662,7 @@ class Machine(RuleBasedStateMachine):
             for role, place in zip((Role.MODEL, Role.VAE, Role.TAE), places, strict=False)
         ]
         model = model_of(name, *files)
-        self.store.add(model)
-        self.models[name.lower()] = model
+        self.models[name.lower()] = self.store.add(model)
 
     @rule(
         name=st.sampled_from(["a", "b", "d"]),

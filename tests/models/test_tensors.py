@@ -131,7 +131,7 @@ DIFFUSION = {
             "nerf_final_layer_conv.conv.weight": (3, 64, 3, 3),
             "double_blocks.0.img_attn.qkv.weight": (9216, 3072),
         },
-        Family.CHROMA,
+        Family.CHROMA_RADIANCE,
     ),
     "qwen-image": (qwen_image(), Family.QWEN_IMAGE),
     "z-image": (

@@ -97,6 +97,35 @@ KINDS: dict[str, dict[str, tuple[int, ...]]] = {
         "blocks.0.self_attn.q.weight": (8, 8),
         "patch_embedding.weight": (8, 16, 1, 2, 2),
     },
+    "flux2": {
+        "double_stream_modulation_img.lin.weight": (8, 8),
+        "double_blocks.0.img_attn.qkv.weight": (24, 8),
+    },
+    "ernie": {"layers.0.adaLN_sa_ln.weight": (8,), "layers.0.self_attention.to_q.weight": (8, 8)},
+    "radiance": {
+        "distilled_guidance_layer.in_proj.weight": (8, 8),
+        "double_blocks.0.img_attn.qkv.weight": (24, 8),
+        "nerf_final_layer_conv.conv.weight": (3, 8, 3, 3),
+    },
+    "ip-adapter": {"image_proj.proj.weight": (8, 8), "ip_adapter.1.to_k_ip.weight": (8, 768)},
+    "motion": {
+        f"down_blocks.{n}.motion_modules.0.temporal_transformer.proj_in.weight": (8, 8) for n in range(3)
+    },
+    "z-control": {
+        "control_layers.0.after_proj.weight": (8, 8),
+        "control_all_x_embedder.2-1.weight": (8, 8),
+        "control_noise_refiner.0.attention.to_q.weight": (8, 8),
+    },
+    "taesd_decoder": {
+        "1.weight": (64, 4, 3, 3),
+        "3.conv.0.weight": (64, 64, 3, 3),
+        "18.weight": (3, 64, 3, 3),
+    },
+    "taesd_encoder": {
+        "0.weight": (64, 3, 3, 3),
+        "1.conv.0.weight": (64, 64, 3, 3),
+        "14.weight": (4, 64, 3, 3),
+    },
     "unheard-of": {f"something.{n}.weight": (8, 8) for n in range(5)},
 }
 

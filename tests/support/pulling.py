@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,11 +57,12 @@ class Pulling:
     def left(self) -> list[str]:
         """Names of all files of the cache but those that the library keeps beside them."""
         kept = (".lock", "CACHEDIR.TAG")
-        paths = self.cache.rglob("*") if self.cache.exists() else []
+        # Folders may go while they are looked at.
         return sorted(
-            path.name
-            for path in paths
-            if not path.is_dir() and not path.name.endswith(kept) and path.parent.name != "refs"
+            name
+            for folder, _, names in os.walk(self.cache)
+            for name in names
+            if not name.endswith(kept) and Path(folder).name != "refs"
         )
 
     def records(self) -> list[str]:
