@@ -16,6 +16,7 @@ from .options import UNSET, add_lora_dir, add_memory, add_model, model_of, plan_
 from .output import note, numbered, say
 
 if TYPE_CHECKING:
+    from sdmanager.cloud import HuggingFaceGenerator
     from sdmanager.generation import (
         Event,
         GeneratedImage,
@@ -152,10 +153,11 @@ async def _generate(args: argparse.Namespace) -> int:
     request = _request(given, keeper)
     targets = _targets(args.output, request.count)
     keeper.check_targets(targets)
+    if hosted is not None:
+        hosted.check(request)
+        if not quiet:
+            note(_waiting_for(hosted))
     generator = hosted if hosted is not None else await _prepared(given, quiet=quiet)
-    if hosted is not None and not quiet:
-        service = "a hosted service" if hosted.service == "auto" else hosted.service
-        note(f"Waiting for {service} to draw with {hosted.model} …")
     keeper.make_folder()
     with StageBars(quiet=quiet or bool(given.get("verbose"))) as bars:
 
@@ -169,6 +171,13 @@ async def _generate(args: argparse.Namespace) -> int:
     keeper.finish(result)
     _report(result, targets, keeper, as_json=bool(given.get("json")), quiet=quiet)
     return 0
+
+
+def _waiting_for(hosted: HuggingFaceGenerator) -> str:
+    if hosted.service == "endpoint":
+        return f"Waiting for the endpoint {hosted.model} to draw …"
+    service = "a hosted service" if hosted.service == "auto" else hosted.service
+    return f"Waiting for {service} to draw with {hosted.model} …"
 
 
 async def _prepared(given: dict[str, object], *, quiet: bool) -> ImageGenerator:

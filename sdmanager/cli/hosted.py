@@ -52,7 +52,7 @@ def hosted_of(given: dict[str, object]) -> HuggingFaceGenerator | None:
             f"There is no provider {provider[:40]!r}.",
             hint="Use local, huggingface, or huggingface:NAME with the name of one of its providers.",
         )
-    useless = [f"--{name.replace('_', '-')}" for name in given if name not in _TAKEN]
+    useless = [_option(name, value) for name, value in given.items() if name not in _TAKEN]
     if useless:
         raise InvalidRequestError(
             f"With a hosted service there is no use for {', '.join(useless)}.",
@@ -67,3 +67,8 @@ def hosted_of(given: dict[str, object]) -> HuggingFaceGenerator | None:
     from sdmanager.cloud import HuggingFaceGenerator
 
     return HuggingFaceGenerator(str(model), provider=name or "auto")
+
+
+def _option(name: str, value: object) -> str:
+    """As it was written."""
+    return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"

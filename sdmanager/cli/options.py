@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -59,7 +60,7 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
     memory.add_argument("--vae-tiling", action="store_true", help="decode in tiles", default=UNSET)
     memory.add_argument(
         "--diffusion-fa", action=argparse.BooleanOptionalAction, default=UNSET,
-        help="flash attention in the diffusion model; by itself on a GPU, for models that a language model conditions",
+        help="flash attention in the diffusion model; by itself with CUDA and ROCm, where a language model reads the prompt",
     )  # fmt: skip
     memory.add_argument("--max-vram", metavar="GIB", type=float, help="VRAM budget", default=UNSET)
     memory.add_argument("-t", "--threads", metavar="N", type=int, help="CPU threads", default=UNSET)
@@ -99,16 +100,17 @@ def model_of(given: dict[str, object]) -> str | ModelFiles | None:
     files, model = components_of(given), given.get("model")
     if not files:
         return model  # type: ignore[return-value]
-    if model == DEMO_NAME:
+    if isinstance(model, str) and model.casefold() == DEMO_NAME:
         raise InvalidRequestError(
             "The demo model takes no parts.", hint="Leave '-m demo' out, or name a model file."
         )
     settings = settings_of(given)
     if model is not None:
         path = expanded(str(model))
-        if not path.exists():  # a name, whose own parts give way to those that were given
+        if not os.path.exists(path):  # noqa: PTH110 - of a name that is too long, too  # a name, whose own parts give way to those that were given
             named = resolve_model(str(model), settings)
-            return ModelFiles(named.name, {**named.files, **files}, named.defaults, named.family)
+            kept = {role: kind for role, kind in named.quantisations.items() if role not in files}
+            return ModelFiles(named.name, {**named.files, **files}, named.defaults, named.family, kept)
         files[Role.MODEL] = path
     main_file = files.get(Role.MODEL) or files.get(Role.DIFFUSION_MODEL)
     if main_file is None:

@@ -44,12 +44,17 @@ class Target:
     variant: str
 
     @classmethod
-    def of(cls, model: str, provider: str) -> Target:
+    def of(cls, model: object, provider: object) -> Target:
         """From what the caller names.
 
         Raises:
             InvalidRequestError: That is neither a model of the hub nor a URL.
         """
+        if not isinstance(model, str) or not isinstance(provider, str):
+            raise InvalidRequestError(
+                "The names of a model and of a provider must be text.",
+                hint="Such as black-forest-labs/FLUX.1-schnell, or the URL of an endpoint.",
+            )
         if not model.lower().startswith(("http://", "https://")):
             if not model.strip() or not provider.strip():
                 raise InvalidRequestError(
@@ -120,8 +125,9 @@ def parameters_of(request: ImageRequest) -> dict[str, Any]:
         asked["scheduler"] = request.scheduler
     if request.init_image is not None and _said(request, "strength"):
         asked["strength"] = request.strength
-    if _said(request, "width") or _said(request, "height"):
-        asked |= {"width": request.width, "height": request.height}
+    for side in ("width", "height"):
+        if _said(request, side):
+            asked[side] = getattr(request, side)
     return asked
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
+from sdmanager.threads import beside
+
 from ._asking import parameters_of
-from ._errors import explained, no_token
+from ._errors import explained, no_token, unusable_saved_token
+from ._options import fits_header
 from ._pictures import decoded
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ class Client:
 
     Args:
         target: What to ask, and whom.
-        token: To show; None: the user's own, where it may be shown.
+        token: To show, as ``header_value`` gives it; None: the user's own, where it may be shown.
         timeout: Seconds without a sign of life.
         bill_to: Organisation to bill.
     """
@@ -54,7 +56,9 @@ class Client:
             async with self._opened(token) as client:
                 return decoded(await _asked(client, request, seed, start), seed)
         except Exception as exc:  # noqa: BLE001 - whatever the library raises is told apart there
-            raise explained(exc, self._target, token) from None
+            error = explained(exc, self._target, token)
+        # Out here, or else it would have the library's own as its context, and in that the request with the token.
+        raise error
 
     async def is_served(self) -> bool:
         """Whether there is a token, and the hub names the provider as one that draws with the model."""
@@ -65,21 +69,27 @@ class Client:
             return False
         # A provider's own key says nothing to the hub.
         api = HfApi(token=token if token.startswith("hf_") else False)
-        info = await asyncio.to_thread(
-            api.model_info, self._target.model, expand=["inferenceProviderMapping"]
-        )
+        info = await beside(api.model_info, self._target.model, expand=["inferenceProviderMapping"])
         return any(
             served.task == "text-to-image" and self._target.provider in {"auto", served.provider}
             for served in info.inference_provider_mapping or ()
         )
 
     def _own_token(self) -> str | None:
-        """The token to use; may read a file, or ask an identity provider."""
+        """The token to use; may read a file, or ask an identity provider.
+
+        Raises:
+            CloudUnauthorizedError: The saved one is not Hugging Face's: the library would take it for a provider's own
+                key, and send it there.
+        """
         from huggingface_hub import get_token
 
         if self._token is not None or not self._target.may_have_saved_token:
             return self._token
-        return get_token()
+        saved = get_token()
+        if saved is not None and not (saved.startswith("hf_") and fits_header(saved)):
+            raise unusable_saved_token(self._target)
+        return saved
 
     def _opened(self, token: str | None) -> AsyncInferenceClient:
         from huggingface_hub import AsyncInferenceClient
@@ -104,6 +114,7 @@ async def _asked(
         return await client.text_to_image(request.prompt, seed=seed, **asked)
     from huggingface_hub import ImageToImageTargetSize
 
-    if "width" in asked:
-        asked["target_size"] = ImageToImageTargetSize(width=asked.pop("width"), height=asked.pop("height"))
+    width, height = asked.pop("width", None), asked.pop("height", None)
+    if width is not None and height is not None:
+        asked["target_size"] = ImageToImageTargetSize(width=width, height=height)
     return await client.image_to_image(start, request.prompt, seed=seed, **asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any, Final
 
 from sdmanager.errors import (
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from ._asking import Target
 
 _WORDS_MAX: Final = 200
+_NAME_MAX: Final = 40
 _TOKEN_SHOWN: Final = "***"  # noqa: S105 - what stands in its place
+_ELSEWHERE_HINT: Final = "Give its token as token= in Python: HF_TOKEN is not sent outside of Hugging Face."
 _PROVIDERS_HINT: Final = "The model's page on the hub names its providers; 'auto' takes the first of them."
 
 
@@ -55,6 +58,8 @@ def explained(error: BaseException, target: Target, token: str | None) -> SDMana
         return InvalidRequestError(
             "The address of the service cannot be used.", hint="Check it.", details=details
         )
+    if isinstance(error, UnicodeEncodeError):  # all else that is sent was seen to be encodable
+        return unusable_saved_token(target)
     if _is_bad_picture(error):
         return CloudError(
             f"{_service(target)} did not answer with a picture that can be read.",
@@ -90,6 +95,15 @@ def no_token(target: Target) -> CloudUnauthorizedError:
     )
 
 
+def unusable_saved_token(target: Target) -> CloudUnauthorizedError:
+    """Nothing was asked, since what is saved as the user's token is none."""
+    return CloudUnauthorizedError(
+        "The saved token is none of Hugging Face's, which begin with hf_ and are visible ASCII characters.",
+        hint="Set HF_TOKEN without quotes, or run 'hf auth login'; a provider's own key is given as token= in Python.",
+        details={"model": target.name, "provider": target.variant},
+    )
+
+
 def _service(target: Target) -> str:
     if target.is_endpoint:
         return f"The endpoint {target.name}"
@@ -115,6 +129,8 @@ def _refused(error: Any, target: Target, token: str | None, details: dict[str, o
     if isinstance(error, RepositoryNotFoundError) or status in {404, 410}:
         what = f"{_service(target)} does not know its path" if target.is_endpoint else f"{model} is not known"
         return CloudModelNotFoundError(f"{what}{said}.", hint="Check its name.", details=details)
+    if status in {401, 403} and token is None:
+        return _no_token_given(target, said, details)
     if status in {401, 403}:
         return CloudUnauthorizedError(f"{_service(target)} does not accept the token{said}.", details=details)
     if status in {402, 429}:
@@ -133,6 +149,14 @@ def _refused(error: Any, target: Target, token: str | None, details: dict[str, o
         )
     return CloudError(
         f"{_service(target)} failed with status {status}{said}.", hint="Try again.", details=details
+    )
+
+
+def _no_token_given(target: Target, said: str, details: dict[str, object]) -> CloudUnauthorizedError:
+    # Where the user's own may go it would have been sent, had there been one.
+    hint = None if target.may_have_saved_token else _ELSEWHERE_HINT
+    return CloudUnauthorizedError(
+        f"{_service(target)} wants a token, and none was given for it{said}.", hint=hint, details=details
     )
 
 
@@ -163,11 +187,28 @@ def _not_served(
             hint="Write ORG/MODEL, or the URL of an endpoint.",
             details=details,
         )
+    if (unknown := _unknown_provider(target, details)) is not None:
+        return unknown
     words = "" if _is_stop(error) else _shortened(str(error), token)
     said = f": {words}" if words else ""
     return CloudModelNotFoundError(
         f"{_service(target)} does not draw with the model {target.name}{said}.",
         hint=_PROVIDERS_HINT,
+        details=details,
+    )
+
+
+def _unknown_provider(target: Target, details: dict[str, object]) -> InvalidRequestError | None:
+    try:
+        from huggingface_hub.inference._providers import PROVIDERS
+    except ImportError:  # it is not public
+        return None
+    if target.is_endpoint or target.provider in {"auto", *PROVIDERS}:
+        return None
+    close = difflib.get_close_matches(target.provider.lower(), PROVIDERS, n=1)
+    return InvalidRequestError(
+        f"huggingface_hub knows no provider {target.provider[:_NAME_MAX]!r}.",
+        hint=f"Did you mean {close[0]!r}?" if close else f"It knows: auto, {', '.join(sorted(PROVIDERS))}.",
         details=details,
     )
 

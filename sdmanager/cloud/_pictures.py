@@ -8,7 +8,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import CloudError, InputImageError
-from sdmanager.generation import GeneratedImage
+from sdmanager.generation import GeneratedImage, eight_bits, turn_upright
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,9 @@ _PIXELS_MAX: Final = 64 * 1024 * 1024
 # Not all that Pillow knows: its EPS plugin runs Ghostscript.
 _FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _KEPT_MODES: Final = frozenset({"RGB", "RGBA", "L"})
+# Where an ICC profile says what kind of colours it is for, and what it says.
+_PROFILE_SPACE: Final = slice(16, 20)
+_SPACE_OF_MODE: Final = {"L": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB "}
 _QUALITY: Final = 95
 
 
@@ -36,14 +39,12 @@ def decoded(answer: Image.Image, seed: int) -> GeneratedImage:
     """
     try:
         with _explained():
-            picture = _loaded(answer)
+            picture = _seen(answer)
             if picture.mode not in _KEPT_MODES:
-                picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
+                picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
             buffer = io.BytesIO()
             # What the service wrote into the file besides the picture is not kept.
-            picture.save(
-                buffer, "PNG", compress_level=1, exif=b"", icc_profile=picture.info.get("icc_profile")
-            )
+            picture.save(buffer, "PNG", compress_level=1, exif=b"", icc_profile=_profile_of(picture))
     except _NoPictureError as exc:
         raise CloudError(f"The service answered with a picture that {exc}.", hint="Try again.") from None
     return GeneratedImage(buffer.getvalue(), seed, picture.width, picture.height)
@@ -64,11 +65,8 @@ def encoded(source: Path | bytes) -> bytes:
                 io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS
             ) as picture,
         ):
-            upright = _upright(_loaded(picture))
-            if upright.mode.startswith("I"):  # Pillow clips 16 bits to 8 instead of scaling them
-                upright = upright.convert("I").point(lambda value: value / 257)
             buffer = io.BytesIO()
-            upright.convert("RGB").save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
+            _seen(picture).convert("RGB").save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
     except FileNotFoundError:
         raise InputImageError("The init image does not exist.", hint="Check the path.") from None
     except _NoPictureError as exc:
@@ -76,22 +74,22 @@ def encoded(source: Path | bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _loaded(picture: Image.Image) -> Image.Image:
+def _seen(picture: Image.Image) -> Image.Image:
+    """The picture as it was meant to be seen."""
     if picture.format not in _FORMATS:
         raise _NoPictureError(f"has the format {picture.format}, which is not taken")
     if picture.width * picture.height > _PIXELS_MAX:
         raise _NoPictureError("has too many pixels")
     picture.load()
-    return picture
+    turn_upright(picture)
+    return eight_bits(picture)
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    from PIL import ImageOps
-
-    # Damaged EXIF data are no reason to refuse a picture; Pillow raises whatever it stumbles over in them.
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, SyntaxError, struct.error):
-        return ImageOps.exif_transpose(picture)
-    return picture
+def _profile_of(picture: Image.Image) -> bytes | None:
+    """Its ICC profile, unless that is for what it was before it was converted, such as CMYK."""
+    profile = picture.info.get("icc_profile")
+    known = isinstance(profile, bytes) and profile[_PROFILE_SPACE] == _SPACE_OF_MODE[picture.mode]
+    return profile if known else None
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from sdmanager.generation import (
     Failed,
     GenerationResult,
     MemoryPlan,
+    RunningTasks,
     Stage,
     StageChanged,
     StageTimings,
@@ -24,6 +25,7 @@ from sdmanager.threads import in_thread
 from ._asking import Target, check_request
 from ._client import Client
 from ._errors import timed_out
+from ._options import header_value, seconds, steps
 from ._pictures import encoded
 from ._worker import Worker
 
@@ -38,23 +40,23 @@ if TYPE_CHECKING:
 class HuggingFaceGenerator:
     """Draws with a model on a hosted service, through huggingface_hub's client for inference.
 
-    Also an async context manager. Requests may run at the same time. There are no steps to be told of and no previews:
-    a request for previews is drawn without. What the caller does not say is left to the service, whose own defaults
-    suit the model; the picture may have another size than was asked for.
+    Also an async context manager. Requests may run at the same time, also on several event loops in threads. There are
+    no steps to be told of and no previews: a request for previews is drawn without. What the caller does not say is
+    left to the service, whose own defaults suit the model; the picture may have another size than was asked for.
 
     Args:
         model: Name on the hub (``ORG/MODEL``), or the URL of an endpoint that takes text and gives a picture.
         provider: ``"auto"`` for the first of those that serve the model, or the name of one, such as ``"fal-ai"``;
             without effect for an endpoint.
-        token: Of Hugging Face, or a provider's own key; None: ``HF_TOKEN``, else that of ``hf auth login``, which
-            goes to Hugging Face alone, and not to an endpoint elsewhere.
-        timeout: Seconds for one picture.
+        token: Of Hugging Face, or a provider's own key; None or empty: ``HF_TOKEN``, else that of ``hf auth login``,
+            which goes to Hugging Face alone, and not to an endpoint elsewhere.
+        timeout: Seconds for one picture, above 0.
         bill_to: Organisation to bill, of which the token's owner is a member.
-        default_steps: Steps that the model usually takes, of which a preset other than ``default`` takes half or
-            twice as many; None: 20.
+        default_steps: Steps that the model usually takes, 1 to 1000, of which a preset other than ``default`` takes
+            half or twice as many; None: 20.
 
     Raises:
-        InvalidRequestError: The model is neither a name nor a URL.
+        InvalidRequestError: The model is neither a name nor a URL, or something else is not what it should be.
     """
 
     def __init__(
@@ -68,10 +70,13 @@ class HuggingFaceGenerator:
         default_steps: int | None = None,
     ) -> None:
         self._target = Target.of(model, provider)
-        self._client = Client(self._target, token, timeout, bill_to)
-        self._timeout = timeout
-        self._defaults = {} if default_steps is None else {"steps": default_steps}
-        self._running: dict[asyncio.Task[Any], asyncio.Future[None]] = {}
+        self._timeout = seconds(timeout)
+        self._client = Client(
+            self._target, header_value(token, "The token"), self._timeout, header_value(bill_to, "bill_to")
+        )
+        usual = steps(default_steps)
+        self._defaults = {} if usual is None else {"steps": usual}
+        self._running = RunningTasks()
 
     def __repr__(self) -> str:
         """Without the token."""
@@ -130,26 +135,19 @@ class HuggingFaceGenerator:
         be polled by a thread in the background until it ends.
         """
         telling = _Telling(on_event)
-        task, ended = asyncio.current_task(), asyncio.get_running_loop().create_future()
-        if task is not None:
-            self._running[task] = ended
-        try:
-            result = await self._draw(request, telling)
-        except asyncio.CancelledError:
-            with contextlib.suppress(Exception):  # nothing may stand in the place of the cancellation
-                telling.tell(Cancelled)
-            raise
-        except SDManagerError as exc:
-            if exc is not telling.raised:
-                telling.tell(Failed, error=exc)
-            raise
-        else:
+        with self._running.current():
+            try:
+                result = await self._draw(request, telling)
+            except asyncio.CancelledError:
+                with contextlib.suppress(Exception):  # nothing may stand in the place of the cancellation
+                    telling.tell(Cancelled)
+                raise
+            except SDManagerError as exc:
+                if exc is not telling.raised:
+                    telling.tell(Failed, error=exc)
+                raise
             telling.tell(Completed, result=result)
             return result
-        finally:
-            ended.set_result(None)
-            if task is not None:
-                self._running.pop(task, None)
 
     async def is_available(self) -> bool:
         """Whether there is a token, and the hub names the provider as one that draws with the model.
@@ -166,13 +164,8 @@ class HuggingFaceGenerator:
                 return False
 
     async def aclose(self) -> None:
-        """Cancel what runs and wait until it has ended; idempotent."""
-        current = asyncio.current_task()
-        running = {task: ended for task, ended in self._running.items() if task is not current}
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running.values())
+        """Cancel what runs, on whatever event loop, and wait until it has ended; idempotent."""
+        await self._running.cancel_others()
 
     async def _draw(self, request: ImageRequest, telling: _Telling) -> GenerationResult:
         check_request(request)

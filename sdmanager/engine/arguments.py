@@ -91,6 +91,7 @@ def build_invocation(
     *,
     threads: int | None = None,
     on_gpu: bool = False,
+    fast_attention: bool = False,
     verbose: bool = False,
 ) -> Invocation:
     """The engine's arguments for a request.
@@ -102,6 +103,7 @@ def build_invocation(
         capabilities: What the binary's own help lists.
         threads: CPU threads, or None for the engine's choice.
         on_gpu: Whether the backend is a GPU, which makes costly previews affordable.
+        fast_attention: Whether flash attention is faster on this backend, and not only smaller.
         verbose: Have the engine say more, such as which devices it uses.
 
     Raises:
@@ -115,7 +117,7 @@ def build_invocation(
         preview = choose_preview_method(request.previews.method, model, capabilities, on_gpu=on_gpu)
     groups: list[Sequence[str]] = [
         file_arguments(model, preview),
-        family_arguments(request, model, plan, capabilities, on_gpu=on_gpu),
+        family_arguments(request, model, plan, capabilities, fast_attention=fast_attention),
         _prompt_arguments(request, capabilities, texts),
         ["-W", str(request.width), "-H", str(request.height)],
         ["--steps", str(request.steps), "--cfg-scale", f"{request.cfg_scale:g}"],

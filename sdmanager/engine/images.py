@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,8 @@ from sdmanager.generation import (
     GeneratedImage,
     ImageData,
     PreviewFormat,
+    eight_bits,
+    turn_upright,
 )
 from sdmanager.threads import in_thread
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sdmanager.generation import ImageRequest
-
-_logger = logging.getLogger("sdmanager.engine")
 
 # Pillow warns at more and refuses at much more; here all of them are refused.
 _PIXELS_MAX = 64 * 1024 * 1024
@@ -83,8 +82,8 @@ def open_input(source: Path | bytes, what: str) -> Image.Image:
             if picture.width * picture.height > _PIXELS_MAX:
                 raise Image.DecompressionBombError
             picture.load()
-            _turn_upright(picture)
-            return _eight_bits(picture)
+            turn_upright(picture)
+            return eight_bits(picture)
     except FileNotFoundError:
         raise InputImageError(f"The {what} does not exist.", hint="Check the path.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -99,29 +98,6 @@ def open_input(source: Path | bytes, what: str) -> Image.Image:
     except OSError as exc:
         reason = exc.strerror or "it is damaged or cut short"
         raise InputImageError(f"The {what} cannot be read: {reason}.", hint="Use another file.") from exc
-
-
-def _turn_upright(picture: Image.Image) -> None:
-    """Turn it as its EXIF data say; as it is where they are damaged, which is no reason to refuse a picture."""
-    try:
-        ImageOps.exif_transpose(picture, in_place=True)  # a copy would take as much memory again
-    except MemoryError:
-        raise
-    except Exception as exc:  # noqa: BLE001 - Pillow raises whatever it stumbles over: struct.error, KeyError, …
-        _logger.debug("The EXIF data of a picture are damaged: %s.", type(exc).__name__)
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """The picture in a mode that converts well: Pillow clips 16 bits to 8 instead of scaling them."""
-    if picture.mode.startswith("I"):  # "I" has 32 bits, of which older versions of Pillow use 16 for a PNG
-        wide = picture.convert("I")
-        return (wide.point(lambda value: value / 257) if _brightest(wide) > 255 else wide).convert("L")
-    return picture.convert("RGB") if picture.mode == "LAB" else picture
-
-
-def _brightest(picture: Image.Image) -> float:
-    top = picture.getextrema()[1]
-    return top if isinstance(top, int | float) else 0.0
 
 
 def natural_size(picture: Image.Image, width: int, height: int) -> tuple[int, int]:

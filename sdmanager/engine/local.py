@@ -8,7 +8,8 @@ import dataclasses
 import math
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from sdmanager.binaries import (
     EngineBinary,
@@ -26,7 +27,7 @@ from sdmanager.errors import (
     GenerationError,
     SDManagerError,
 )
-from sdmanager.generation import Cancelled, Failed, MemoryPlan
+from sdmanager.generation import Cancelled, Failed, LoopLocks, MemoryPlan, RunningTasks
 from sdmanager.models import ModelFiles, resolve_model
 from sdmanager.settings import Settings
 from sdmanager.threads import in_thread
@@ -52,10 +53,26 @@ if TYPE_CHECKING:
 _PATIENCE: Final = Patience(quiet=600.0, work=math.inf, every=10.0)
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The model as it was looked up.
+
+    Attributes:
+        files: Of the model.
+        state: Of these files then.
+        fits: Whether they were seen to fit the memory, or need not.
+    """
+
+    files: ModelFiles
+    state: tuple[object, ...]
+    fits: bool = False
+
+
 class LocalGenerator:
     """Draws with stable-diffusion.cpp on this machine, one engine process per request.
 
-    Also an async context manager. Requests may run at the same time; each has its own process and folder.
+    Also an async context manager. Requests may run at the same time, also on several event loops in threads; each has
+    its own process and folder.
 
     Args:
         model: Name of an installed model, the path of a model file, or ``ModelFiles``; None is the demo model.
@@ -88,15 +105,14 @@ class LocalGenerator:
         self._plan = plan or MemoryPlan()
         self._threads = threads
         self._ignore_fit = ignore_fit
-        self._fits = False
         self._on_prepare = on_prepare
         self._on_output = on_output
         self._estimates = EstimateStore(self._settings.state_dir / "estimates.json")
-        self._preparing = asyncio.Lock()
+        # One preparation at a time on each loop. Those of several loops do the same twice, and each is set as a whole.
+        self._preparing = LoopLocks()
         self._ensured: Ensured | None = None
-        self._model: ModelFiles | None = None
-        self._model_state: tuple[object, ...] = ()
-        self._running: dict[asyncio.Task[Any], asyncio.Future[None]] = {}
+        self._found: _Found | None = None
+        self._running = RunningTasks()
 
     async def __aenter__(self) -> Self:
         return self
@@ -109,12 +125,14 @@ class LocalGenerator:
     @property
     def binary(self) -> EngineBinary | None:
         """The engine that ``prepare`` found; None before."""
-        return self._ensured.engine if self._ensured is not None else None
+        ensured = self._ensured
+        return ensured.engine if ensured is not None else None
 
     @property
     def model(self) -> ModelFiles | None:
         """The model that ``prepare`` found; None before."""
-        return self._model
+        found = self._found
+        return found.files if found is not None else None
 
     async def prepare(self, *, force_validation: bool = False) -> EngineBinary:
         """Ensure the engine and see that the model is there, so that ``generate`` starts at once.
@@ -147,8 +165,9 @@ class LocalGenerator:
                 that is too long.
             EngineArgumentError: This engine lacks something that the request needs.
         """
-        if self._ensured is not None and self._model is not None:
-            run = self._run("", request, self._ensured, self._model)
+        ensured, found = self._ensured, self._found
+        if ensured is not None and found is not None:
+            run = self._run("", request, ensured, found.files)
             run.invocation(run.complete_request())
 
     async def generate(
@@ -173,20 +192,13 @@ class LocalGenerator:
         gone.
         """
         generation_id, began = secrets.token_hex(12), time.monotonic()
-        task, ended = asyncio.current_task(), asyncio.get_running_loop().create_future()
-        if task is not None:
-            self._running[task] = ended
-        try:
+        with self._running.current():
             try:
                 ensured, model = await self._prepare()
             except (SDManagerError, asyncio.CancelledError) as exc:
                 _emit_end(on_event, exc, generation_id, time.monotonic() - began)
                 raise
             return await self._judged(ensured, self._run(generation_id, request, ensured, model, on_event))
-        finally:
-            ended.set_result(None)
-            if task is not None:
-                self._running.pop(task, None)
 
     async def is_available(self) -> bool:
         """Whether an engine is installed and the model is there; builds nothing."""
@@ -198,13 +210,8 @@ class LocalGenerator:
         return True
 
     async def aclose(self) -> None:
-        """Cancel what runs and wait until it has ended; idempotent."""
-        current = asyncio.current_task()
-        running = {task: ended for task, ended in self._running.items() if task is not current}
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running.values())
+        """Cancel what runs, on whatever event loop, and wait until it has ended; idempotent."""
+        await self._running.cancel_others()
 
     def _run(
         self,
@@ -229,32 +236,33 @@ class LocalGenerator:
         )
 
     async def _prepare(self, *, force_validation: bool = False) -> tuple[Ensured, ModelFiles]:
-        async with self._preparing:
-            model = await self._current_model()
-            if force_validation or self._ensured is None or not self._ensured.engine.path.exists():
-                self._ensured = await ensure_binary(
+        async with self._preparing.current():
+            found = await self._current_model()
+            ensured = self._ensured
+            if force_validation or ensured is None or not ensured.engine.path.exists():
+                ensured = self._ensured = await ensure_binary(
                     self._settings,
                     model=self._wanted_model,
                     plan=self._plan,
                     force_validation=force_validation,
                     on_progress=self._on_prepare,
                 )
-            if not self._fits and not self._ignore_fit:
-                await check_fits(model, self._plan, self._settings, self._ensured.engine.variant)
-            self._fits = True
-            return self._ensured, model
+            if not found.fits and not self._ignore_fit:
+                await check_fits(found.files, self._plan, self._settings, ensured.engine.variant)
+            self._found = dataclasses.replace(found, fits=True)
+            return ensured, found.files
 
-    async def _current_model(self) -> ModelFiles:
+    async def _current_model(self) -> _Found:
         """The model, which is looked up again once a file of it is another one or gone."""
-        before = self._model
-        if before is not None and await in_thread(_state_of, before) == self._model_state:
+        before = self._found
+        if before is not None and await in_thread(_state_of, before.files) == before.state:
             return before
         model = await in_thread(resolve_model, self._wanted_model, self._settings)
-        self._model_state = await in_thread(_state_of, model)
+        found = _Found(model, await in_thread(_state_of, model))
         if before is None:
             await in_thread(sweep_jobs, self._settings.jobs_dir)
-        self._model, self._fits = model, False
-        return model
+        self._found = found
+        return found
 
     async def _judged(self, ensured: Ensured, run: Run) -> GenerationResult:
         """Draw; where the engine could not be proven before, this is its proof."""

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from sdmanager.generation import ImageRequest, MemoryPlan
     from sdmanager.models import ModelFiles
 
+# "For most backends, it slows things down, but for cuda it generally speeds it up too" (docs/performance.md); the
+# engine's code for ROCm is that for CUDA. Elsewhere it saves memory, which is for the user to weigh.
+FLASH_VARIANTS: Final = frozenset({"cuda", "rocm"})
+
 PREVIEW_ONLY: Final = "--taesd-preview-only"
 _FLASH_ATTENTION: Final = "--diffusion-fa"
 _FLOW_SHIFT: Final = "--flow-shift"
@@ -55,7 +59,12 @@ def file_arguments(model: ModelFiles, preview: PreviewMethod | None) -> list[str
 
 
 def family_arguments(
-    request: ImageRequest, model: ModelFiles, plan: MemoryPlan, capabilities: Capabilities, *, on_gpu: bool
+    request: ImageRequest,
+    model: ModelFiles,
+    plan: MemoryPlan,
+    capabilities: Capabilities,
+    *,
+    fast_attention: bool,
 ) -> list[str]:
     """What the model's family asks for. A flag that nobody asked for by name is left out where the engine lacks it.
 
@@ -68,10 +77,10 @@ def family_arguments(
         model: Files by role.
         plan: Memory flags.
         capabilities: What the binary's own help lists.
-        on_gpu: Whether the backend is a GPU.
+        fast_attention: Whether the backend is one of ``FLASH_VARIANTS``.
     """
     return [
-        *_flash_attention(model, plan, capabilities, on_gpu=on_gpu),
+        *_flash_attention(model, plan, capabilities, fast_attention=fast_attention),
         *_guidance(request, model, capabilities),
         *_flow_shift(model, capabilities),
         *_vae_scale(model, capabilities),
@@ -79,14 +88,13 @@ def family_arguments(
 
 
 def _flash_attention(
-    model: ModelFiles, plan: MemoryPlan, capabilities: Capabilities, *, on_gpu: bool
+    model: ModelFiles, plan: MemoryPlan, capabilities: Capabilities, *, fast_attention: bool
 ) -> list[str]:
     wanted = plan.diffusion_flash_attention
     if wanted is None:
-        # ggml_ext_attention_ext falls back by itself where a backend lacks the operation. Not on a CPU: there it saves
-        # memory only, and is slower (docs/performance.md).
+        # ggml_ext_attention_ext falls back by itself where a backend lacks the operation.
         by_llm = model.family is not None and traits_of(model.family).conditioned_by_llm
-        wanted = on_gpu and by_llm and capabilities.supports(_FLASH_ATTENTION)
+        wanted = fast_attention and by_llm and capabilities.supports(_FLASH_ATTENTION)
     return [_FLASH_ATTENTION] if wanted else []
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .arguments import build_invocation
 from .lora_files import place_loras
+from .model_arguments import FLASH_VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +80,7 @@ class Run:
             self.binary.capabilities,
             threads=self.threads,
             on_gpu=self.binary.variant not in {"cpu", "custom"},
+            fast_attention=self.binary.variant in FLASH_VARIANTS,
             verbose=self.verbose,
         )
         return request, dataclasses.replace(invocation, loras=loras)

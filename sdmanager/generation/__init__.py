@@ -1,4 +1,4 @@
-"""The vocabulary of a generation: request, events, result, memory plan, and who can carry one out. Pure."""
+"""The vocabulary of a generation: request, events, result, memory plan, and what those share who carry one out."""
 
 from .calling import callback_of as callback_of
 from .calling import request_of as request_of
@@ -13,7 +13,10 @@ from .events import Queued as Queued
 from .events import Stage as Stage
 from .events import StageChanged as StageChanged
 from .generator import ImageGenerator as ImageGenerator
+from .pictures import eight_bits as eight_bits
+from .pictures import turn_upright as turn_upright
 from .plan import MemoryPlan as MemoryPlan
+from .presets import STEPS_MAX as STEPS_MAX
 from .presets import GenerationPreset as GenerationPreset
 from .progress import ImageGenerationProgress as ImageGenerationProgress
 from .request import COUNT_MAX as COUNT_MAX
@@ -34,6 +37,8 @@ from .result import PreviewTimings as PreviewTimings
 from .result import StageTimings as StageTimings
 from .result import check_image_suffix as check_image_suffix
 from .result import check_writable as check_writable
+from .running import LoopLocks as LoopLocks
+from .running import RunningTasks as RunningTasks
 
 __all__ = (
     "COUNT_MAX",
@@ -41,6 +46,7 @@ __all__ = (
     "SIZE_MAX",
     "SIZE_MIN",
     "SIZE_MULTIPLE",
+    "STEPS_MAX",
     "Cancelled",
     "Completed",
     "Event",
@@ -53,6 +59,7 @@ __all__ = (
     "ImageGenerationProgress",
     "ImageGenerator",
     "ImageRequest",
+    "LoopLocks",
     "Lora",
     "MemoryPlan",
     "Preview",
@@ -63,11 +70,14 @@ __all__ = (
     "Progress",
     "Queued",
     "RequestFields",
+    "RunningTasks",
     "Stage",
     "StageChanged",
     "StageTimings",
     "callback_of",
     "check_image_suffix",
     "check_writable",
+    "eight_bits",
     "request_of",
+    "turn_upright",
 )

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class ImageGenerator(Protocol):
-    """Draws pictures: this machine's engine, a hosted service, or whatever an application brings."""
+    """Draws pictures: this machine's engine, a hosted service, or whatever an application brings.
+
+    Those of this package may be used on several event loops, one after the other or at once in threads.
+    """
 
     async def generate(
         self, request: ImageRequest, on_event: EventCallback | None = None
@@ -26,8 +29,8 @@ class ImageGenerator(Protocol):
         Raises:
             SDManagerError: The request, the model, the engine or the disk made it impossible.
 
-        Cancelling the task cancels the work: when this returns or raises, nothing of it runs any more and its
-        files are gone.
+        Cancelling the task cancels the work: when this returns or raises, no engine of it runs on this machine and
+        its files are gone. What a hosted service has been asked already cannot be recalled.
         """
         ...
 

@@ -14,8 +14,8 @@ class MemoryPlan:
         clip_on_cpu: Run the text encoder on the CPU.
         vae_on_cpu: Run the VAE on the CPU.
         vae_tiling: Decode in tiles: less memory, somewhat slower.
-        diffusion_flash_attention: Flash attention in the diffusion model; None: on a GPU, for the families that a
-            language model conditions.
+        diffusion_flash_attention: Flash attention in the diffusion model: less memory, and on CUDA and ROCm faster;
+            None: there, for the families that a language model conditions.
         max_vram_gib: VRAM budget in GiB, or None for no limit.
     """
 

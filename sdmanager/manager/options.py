@@ -30,8 +30,8 @@ class StartFields(TypedDict, total=False):
         clip_on_cpu: Run the text encoder on the CPU.
         vae_on_cpu: Run the VAE on the CPU.
         vae_tiling: Decode in tiles: less memory, somewhat slower.
-        diffusion_flash_attention: Flash attention in the diffusion model; None, the default: on a GPU, for the families
-            that a language model conditions.
+        diffusion_flash_attention: Flash attention in the diffusion model; None, the default: on CUDA and ROCm, for the
+            families that a language model conditions.
         vram_budget: Limit of VRAM in GiB.
         gpu_layers: Taken for the sake of programs that also start language models; diffusion models have no layers to
             place, so it changes nothing.

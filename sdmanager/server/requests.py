@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 PICTURES: Final = ("initImage", "maskImage")
 
+# One of a few words: an empty text is none of them.
+_CHOICES: Final = frozenset({"preset"})
 _TEXTS: Final = frozenset({"operation", "prompt", "negativePrompt", "sampler", "scheduler", *PICTURES})
 _FIELDS: Final = frozenset(field.alias for field in ImageRequest.model_fields.values())
 _DATA_URL: Final = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
@@ -139,7 +141,7 @@ def form_fields(parts: Mapping[str, object]) -> dict[str, object]:
         if name in _TEXTS or name not in _FIELDS or not isinstance(part, str):
             fields[name] = part
         elif part:
-            fields[name] = _json(name, part)
+            fields[name] = part if name in _CHOICES else _json(name, part)
     return fields
 
 

@@ -112,6 +112,24 @@ def test_without_a_token(service: InferenceServer, led: dict[str, str], tmp_path
     assert service.drawings() == []
 
 
+def test_an_endpoint_elsewhere_that_wants_a_token(
+    service: InferenceServer, led: dict[str, str], tmp_path: Path
+) -> None:
+    service.on("/draw", as_json({"error": "no"}, 401))
+    done = run(led, "--provider", "huggingface", "-m", service.endpoint, cwd=tmp_path)
+    assert done.returncode == 81
+    assert done.stderr.startswith(f"Waiting for the endpoint {service.endpoint} to draw …\n")
+    assert "none was given for it" in done.stderr
+    assert "not sent outside of Hugging Face" in done.stderr
+
+
+def test_a_provider_that_there_is_not(service: InferenceServer, led: dict[str, str], tmp_path: Path) -> None:
+    done = run(led, "--provider", "huggingface:fal", "-m", "org/model", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no provider 'fal'" in done.stderr
+    assert "Did you mean 'fal-ai'?" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("status", "code"),
     [(401, 81), (404, 82), (402, 83), (429, 83), (503, 84), (504, 85), (422, 2), (500, 80)],
@@ -140,6 +158,8 @@ BAD = {
     "local with a name": (["--provider", "local:x"], "no provider 'local:x'"),
     "no host": (["--provider", "huggingface", "-m", "http://"], "names no host"),
     "memory": ([*HOSTED, "--vae-tiling", "--max-vram", "3"], "no use for --vae-tiling, --max-vram."),
+    "flash attention": ([*HOSTED, "--no-diffusion-fa"], "no use for --no-diffusion-fa."),
+    "flash attention as well": ([*HOSTED, "--diffusion-fa"], "no use for --diffusion-fa."),
     "parts": ([*HOSTED, "--vae", "a.safetensors"], "no use for --vae."),
     "lora": ([*HOSTED, "--lora", "ink"], "no use for --lora."),
     "tag": ([*HOSTED, "-n", "x", "--cfg-scale", "2", "--guidance", "3"], "one guidance scale"),
@@ -157,6 +177,7 @@ def test_bad_arguments(service: InferenceServer, led: dict[str, str], tmp_path: 
     done = run(led, *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert words in done.stderr
+    assert "Waiting for" not in done.stderr
     assert service.requests == []
     assert {entry.name for entry in tmp_path.iterdir()} == {"home"}
 

@@ -31,8 +31,9 @@ def parameters(**fields: object) -> dict:
         ({"guidance": None, "cfg_scale": 4.0}, {"guidance_scale": 4.0}),
         ({"negative_prompt": "y"}, {"negative_prompt": "y"}),
         ({"scheduler": "karras"}, {"scheduler": "karras"}),
-        ({"width": 512}, {"width": 512, "height": 512}),
-        ({"height": 64}, {"width": 512, "height": 64}),
+        ({"width": 512}, {"width": 512}),
+        ({"height": 64}, {"height": 64}),
+        ({"width": 512, "height": 64}, {"width": 512, "height": 64}),
         ({"strength": 0.5}, {}),
         ({"init_image": b"x"}, {}),
         ({"init_image": b"x", "strength": 0.75}, {"strength": 0.75}),
@@ -85,7 +86,7 @@ def test_an_endpoint_is_shown_without_secrets(model, shown):
 
 
 @pytest.mark.parametrize(
-    "model", ["", " ", "http://", "https:///x", "http://[", "http://a:port/", "http://:80"]
+    "model", [None, 5, b"a/b", "", " ", "http://", "https:///x", "http://[", "http://a:port/", "http://:80"]
 )
 def test_no_model(model):
     with pytest.raises(InvalidRequestError) as caught:
@@ -93,9 +94,54 @@ def test_no_model(model):
     assert caught.value.hint
 
 
-def test_no_provider():
+@pytest.mark.parametrize("provider", ["", " ", None, 5])
+def test_no_provider(provider):
     with pytest.raises(InvalidRequestError):
-        HuggingFaceGenerator("a/b", provider="")
+        HuggingFaceGenerator("a/b", provider=provider)
+
+
+NUMBERS = [True, False, "120", b"1", [], 0, -1, float("nan"), float("inf"), 10**400]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"timeout": value} for value in (None, *NUMBERS)),
+        *({"default_steps": value} for value in (4.0, 1001, *NUMBERS)),
+        *({name: value} for name in ("token", "bill_to") for value in (True, False, b"hf_secret", 5, [])),
+        *(
+            {name: value}
+            for name in ("token", "bill_to")
+            for value in (
+                "hf_secret\nx",
+                "hf_secret x",
+                "hf_secret\0",
+                "hf_secretä",
+                '"hf_secret"\x7f',
+                "\udcffsecret",
+            )
+        ),
+    ],
+    ids=ascii,
+)
+def test_what_no_generator_can_be_made_with(options):
+    """Otherwise each became another error at the first picture, or sent the user's own token."""
+    with pytest.raises(InvalidRequestError) as caught:
+        HuggingFaceGenerator("a/b", **options)
+    assert next(iter(options)) in caught.value.message
+    assert caught.value.hint
+    assert "secret" not in f"{caught.value.message} {caught.value.hint} {caught.value.details}"
+
+
+def test_what_a_generator_can_be_made_with():
+    for options in (
+        {"timeout": 5},
+        {"timeout": 0.5},
+        {"default_steps": 1},
+        {"default_steps": 1000},
+        {"token": ""},
+    ):
+        HuggingFaceGenerator("a/b", **options)
 
 
 @pytest.mark.parametrize(

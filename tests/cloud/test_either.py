@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from inference_server import InferenceServer, inference_server
+from inference_server import WAIT, Answer, Asked, InferenceServer, inference_server
 from PIL import Image
 
 from sdmanager.cloud import HuggingFaceGenerator
@@ -64,6 +66,63 @@ async def test_a_bad_request_fails_the_same_way(make: Make) -> None:
         await make().generate(ImageRequest(prompt="x", sampler="no such sampler"), events.append)
     assert isinstance(events[-1], Failed)
     assert isinstance(events[-1].error, SDManagerError)
+
+
+def test_one_generator_on_one_loop_after_the_other(make: Make) -> None:
+    """As a script does that calls asyncio.run for each picture."""
+    generator = make()
+
+    async def two() -> list[bytes]:
+        request = ImageRequest(prompt="x", width=64, height=64, steps=1, seed=7)
+        results = await asyncio.gather(generator.generate(request), generator.generate(request))
+        return [result.image.png for result in results]
+
+    first, second = asyncio.run(two()), asyncio.run(two())
+    assert first == second
+    asyncio.run(generator.aclose())
+
+
+def test_one_generator_on_several_loops_at_once(make: Make) -> None:
+    """As threads do that each call asyncio.run."""
+    generator = make()
+    ready = threading.Barrier(3)
+
+    async def draw() -> bytes:
+        request = ImageRequest(prompt="x", width=64, height=64, steps=1, seed=7)
+        results = await asyncio.gather(*(generator.generate(request) for _ in range(2)))
+        return results[1].image.png
+
+    def work() -> bytes:
+        ready.wait(WAIT)
+        return asyncio.run(draw())
+
+    with ThreadPoolExecutor(3) as threads:
+        drawn = [thread.result(WAIT) for thread in [threads.submit(work) for _ in range(3)]]
+    assert len(set(drawn)) == 1
+
+
+def until_gone(asked: Asked) -> Answer:
+    asked.wait_until_gone()
+    return Answer()
+
+
+def test_closing_ends_what_runs_on_another_loop(make: Make, endpoint: InferenceServer) -> None:
+    generator, begun, ends = make(), threading.Event(), []
+    endpoint.on("/draw", until_gone)
+
+    def work() -> None:
+        request = ImageRequest(prompt="x", steps=1000)
+        try:
+            asyncio.run(generator.generate(request, lambda _: begun.set()))
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert begun.wait(WAIT)
+    asyncio.run(generator.aclose())
+    thread.join(WAIT)
+    assert ends == ["cancelled"]
 
 
 async def test_cancelling_works_the_same_way(make: Make) -> None:

@@ -31,7 +31,23 @@ async def failed(model: str, **options: object) -> SDManagerError:
     shown = f"{error.message} {error.hint} {error.details!r} {''.join(traceback.format_exception(error))}"
     assert TOKEN not in shown
     assert "very secret prompt" not in shown
+    for link in chain_of(error):  # the library's own errors hold the request, with the token in its headers
+        assert not hasattr(link, "request"), link
+        assert not hasattr(link, "response"), link
+        assert TOKEN not in repr(vars(link)), link
     return error
+
+
+def chain_of(error: BaseException | None) -> list[BaseException]:
+    """The error and all that can be reached from it as what it was raised from."""
+    seen: list[BaseException] = []
+    todo = [error]
+    while todo:
+        link = todo.pop()
+        if link is not None and link not in seen:
+            seen.append(link)
+            todo += [link.__cause__, link.__context__]
+    return seen
 
 
 STATUSES = {
@@ -130,7 +146,6 @@ async def test_the_hub_says_no(
         ({"hf-inference": "text-generation"}, "hf-inference"),
         ({"novita": "text-to-video"}, "auto"),
         ({"brand-new": "text-to-image"}, "auto"),
-        ({"together": "text-to-image"}, "no-such-provider"),
         ({"together": "text-to-image"}, "cerebras"),
     ],
     ids=str,
@@ -142,6 +157,27 @@ async def test_nobody_draws_with_the_model(
     error = await failed(model, provider=provider)
     assert type(error) is errors.CloudModelNotFoundError
     assert model in error.message
+    assert service.drawings() == []
+
+
+@pytest.mark.parametrize(
+    ("provider", "words"),
+    [
+        ("fal", "Did you mean 'fal-ai'?"),
+        ("Together", "Did you mean 'together'?"),
+        ("no-such-provider", "It knows: auto, "),
+        ("x" * 300, "It knows: auto, "),
+    ],
+    ids=lambda value: value[:20],
+)
+async def test_a_provider_that_there_is_not(
+    service: InferenceServer, model: str, provider: str, words: str
+) -> None:
+    """Not the model is to blame."""
+    error = await failed(model, provider=provider)
+    assert type(error) is errors.InvalidRequestError
+    assert f"no provider {provider[:40]!r}" in error.message
+    assert words in error.hint
     assert service.drawings() == []
 
 
@@ -157,6 +193,19 @@ async def test_no_token(service: InferenceServer, model: str, monkeypatch: pytes
     assert "HF_TOKEN" in error.hint
     assert error.exit_code == 81
     assert service.drawings() == []
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_an_endpoint_elsewhere_that_wants_a_token(service: InferenceServer, status: int) -> None:
+    """HF_TOKEN is set, and the user must know why it was not sent."""
+    service.on("/draw", as_json({"error": "who are you"}, status))
+    error = await failed(service.endpoint)
+    assert type(error) is errors.CloudUnauthorizedError
+    assert "wants a token, and none was given for it: who are you" in error.message
+    assert "token= in Python" in error.hint
+    assert "not sent outside of Hugging Face" in error.hint
+    error = await failed(service.endpoint, token="given")
+    assert "does not accept the token" in error.message
 
 
 async def test_nobody_listens() -> None:

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import threading
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from inference_server import HUB, ROUTER, TOKEN, WAIT, Answer, Asked, InferenceS
 from PIL import Image
 
 from sdmanager.cloud import HuggingFaceGenerator
-from sdmanager.errors import CloudError, CloudTimeoutError, InputImageError
+from sdmanager.errors import CloudError, CloudTimeoutError, CloudUnauthorizedError, InputImageError
 from sdmanager.generation import (
     Cancelled,
     Completed,
@@ -172,6 +173,49 @@ async def test_the_users_own_token_goes_to_no_endpoint_elsewhere(service: Infere
     assert TOKEN not in repr(first.headers)
 
 
+@pytest.mark.parametrize("token", ["", " ", "\n"])
+async def test_an_empty_token_is_none(service: InferenceServer, model: str, token: str) -> None:
+    """The client would take the user's own in its place, for any host."""
+    await HuggingFaceGenerator(service.endpoint, token=token).generate(REQUEST)
+    await HuggingFaceGenerator(model, token=token).generate(REQUEST)
+    elsewhere, own = service.drawings()
+    assert "authorization" not in elsewhere.headers
+    assert TOKEN not in repr(elsewhere.headers)
+    assert own.headers["authorization"] == f"Bearer {TOKEN}"
+
+
+async def test_white_space_around_a_token_is_left_out(service: InferenceServer) -> None:
+    await HuggingFaceGenerator(service.endpoint, token=" hf_abc\n", bill_to=" org\n").generate(REQUEST)
+    (asked,) = service.drawings()
+    assert asked.headers["authorization"] == "Bearer hf_abc"
+    assert asked.headers["x-hf-bill-to"] == "org"
+
+
+@pytest.mark.parametrize(
+    "saved", ['"hf_quoted_secret"', "api_org_secret", "sk-secret", "hf_secretä", "hf_secret x"]
+)
+async def test_what_is_saved_goes_to_no_provider_unless_it_is_a_token_of_the_hub(
+    service: InferenceServer, model: str, monkeypatch: pytest.MonkeyPatch, saved: str
+) -> None:
+    """The client would take it for the provider's own key, and send it there."""
+    monkeypatch.setenv("HF_TOKEN", saved)
+    for provider in ("auto", "together"):
+        with pytest.raises(CloudUnauthorizedError, match="none of Hugging Face's") as caught:
+            await HuggingFaceGenerator(model, provider=provider).generate(REQUEST)
+        assert "secret" not in f"{caught.value.message} {caught.value.hint} {caught.value.details}"
+        assert not await HuggingFaceGenerator(model, provider=provider).is_available()
+    assert service.requests == []
+    own_key = HuggingFaceGenerator(model, provider="together", token="sk-given")
+    if saved.isascii():
+        await own_key.generate(REQUEST)
+        assert service.drawings()[0].headers["authorization"] == "Bearer sk-given"
+        return
+    with pytest.raises(
+        CloudUnauthorizedError, match="none of Hugging Face's"
+    ):  # the library asks the hub with it
+        await own_key.generate(REQUEST)
+
+
 # --- pictures
 
 
@@ -226,6 +270,66 @@ async def test_a_picture_in_a_format_that_is_not_taken(service: InferenceServer,
         await HuggingFaceGenerator(service.endpoint).generate(REQUEST)
 
 
+async def answered(
+    service: InferenceServer, picture: Image.Image, image_format: str, **options: object
+) -> Image.Image:
+    """What becomes of a picture that a service answers with."""
+    service.on("/draw", Answer(encoded(picture, image_format, **options)))
+    result = await HuggingFaceGenerator(service.endpoint).generate(REQUEST)
+    drawn_picture = opened(result.image.png)
+    assert drawn_picture.size == (result.image.width, result.image.height)
+    return drawn_picture
+
+
+@pytest.mark.parametrize(("image_format", "value"), [("PNG", 0x8000), ("TIFF", 0x8000), ("PNG", 200)])
+async def test_sixteen_bits_of_an_answer_are_scaled(
+    service: InferenceServer, image_format: str, value: int
+) -> None:
+    picture = await answered(service, Image.new("I;16", (16, 16), value), image_format)
+    assert (picture.mode, picture.getpixel((3, 3))) == ("L", value // 257)
+
+
+async def test_an_answer_keeps_its_alpha(service: InferenceServer) -> None:
+    grey = await answered(service, Image.new("LA", (8, 8), (200, 30)), "PNG")
+    assert (grey.mode, grey.getpixel((3, 3))) == ("RGBA", (200, 200, 200, 30))
+    clear = await answered(service, Image.new("RGB", (8, 8)).quantize(4), "PNG", transparency=0)
+    assert clear.getpixel((3, 3))[3] == 0
+
+
+async def test_an_answer_is_turned_upright(service: InferenceServer) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.new("RGB", (40, 30))
+    picture.paste((255, 0, 0), (0, 0, 20, 30))
+    turned = await answered(service, picture, "JPEG", exif=exif, quality=95)
+    assert turned.size == (30, 40)
+    assert turned.getpixel((15, 5))[0] > 200
+    assert turned.getpixel((15, 35))[0] < 50
+    assert not turned.getexif()
+
+
+def profile(space: bytes) -> bytes:
+    """As much of an ICC profile as says what it is for."""
+    return (b"\0" * 16 + space + b"\0" * 200)[:132]
+
+
+@pytest.mark.parametrize(
+    ("mode", "space", "kept"),
+    [
+        ("RGB", b"RGB ", True),
+        ("CMYK", b"CMYK", False),
+        ("L", b"GRAY", True),
+        ("RGB", b"GRAY", False),
+        ("RGB", b"", False),
+    ],
+)
+async def test_a_profile_is_kept_where_it_is_for_these_colours(
+    service: InferenceServer, mode: str, space: bytes, kept: bool
+) -> None:
+    picture = await answered(service, Image.new(mode, (8, 8)), "JPEG", icc_profile=profile(space))
+    assert picture.info.get("icc_profile") == (profile(space) if kept else None)
+
+
 async def test_metadata_of_the_service_stay_out(service: InferenceServer) -> None:
     exif = Image.Exif()
     exif[0x010E] = "secret"
@@ -254,6 +358,18 @@ async def test_a_picture_to_start_from(
     assert '"target_size": {"width": 128, "height": 64}' in told.replace(
         '"height": 64, "width": 128', '"width": 128, "height": 64'
     )
+
+
+@STARTING
+async def test_half_a_size_is_not_filled_in(service: InferenceServer) -> None:
+    await HuggingFaceGenerator(service.endpoint).generate(ImageRequest(prompt="x", width=128, seed=1))
+    await HuggingFaceGenerator(service.endpoint).generate(
+        ImageRequest(prompt="x", width=128, init_image=GOOD, seed=1)
+    )
+    first, second = (asked.json["parameters"] for asked in service.drawings())
+    assert first == {"width": 128, "seed": 1}
+    assert "512" not in json.dumps(second)
+    assert "target_size" not in second
 
 
 @STARTING
@@ -439,6 +555,31 @@ async def test_one_that_hangs_keeps_no_other_waiting(service: InferenceServer, m
 async def test_no_thread_stays(service: InferenceServer, model: str) -> None:
     await HuggingFaceGenerator(model).generate(REQUEST)
     await gone(cloud_threads())
+
+
+def left_behind(work: Callable[[], Coroutine], until: threading.Event) -> None:
+    """Begin a drawing on a loop that is closed under it."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work())
+    loop.run_until_complete(asyncio.wait_for(asyncio.to_thread(until.wait, WAIT), WAIT))
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+    task._log_destroy_pending = False  # the complaint of asyncio, which is right
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("where", ["endpoint", "router"])
+def test_a_loop_that_is_closed_under_a_drawing(service: InferenceServer, model: str, where: str) -> None:
+    """The thread and the connection stayed for ever, and closing the generator raised."""
+    held = Held(Answer(GOOD))
+    service.on("/draw" if where == "endpoint" else ROUTER, held.until_gone)
+    generator = HuggingFaceGenerator(service.endpoint if where == "endpoint" else model)
+    left_behind(lambda: generator.generate(REQUEST), held.asked)
+    asyncio.run(generator.aclose())
+    asyncio.run(soon(held.left))
+    asyncio.run(gone(cloud_threads()))
+    service.on("", Answer(GOOD))
+    assert asyncio.run(HuggingFaceGenerator(service.endpoint).generate(REQUEST)).image.width == 64
 
 
 # --- is it there

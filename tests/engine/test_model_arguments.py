@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from sdmanager.binaries import Capabilities, parse_help
+from sdmanager.binaries import Capabilities, EngineBinary, parse_help
 from sdmanager.engine.arguments import build_invocation, choose_preview_method
+from sdmanager.engine.estimates import EstimateStore
+from sdmanager.engine.run import Run
 from sdmanager.errors import EngineArgumentError, InvalidRequestError
 from sdmanager.generation import ImageRequest, MemoryPlan, PreviewMethod, PreviewOptions
 from sdmanager.models import Family, ModelDefaults, ModelFiles, Role, traits_of
+from sdmanager.settings import Settings
 
 HELP = Path(__file__).parents[1] / "data" / "help"
 OLD, NEW = "pypi-0.4.7", "master-97d2990"
@@ -47,11 +51,15 @@ def arguments(
     *,
     plan: MemoryPlan | None = None,
     on_gpu: bool = False,
+    fast_attention: bool = False,
     **fields: object,
 ) -> tuple[str, ...]:
     """As a run makes them: the model's defaults first."""
     request = ImageRequest(prompt="a cat", seed=7, **fields).with_defaults(**model.defaults.as_fields())
-    return build_invocation(request, model, plan or MemoryPlan(), capabilities, on_gpu=on_gpu).arguments
+    invocation = build_invocation(
+        request, model, plan or MemoryPlan(), capabilities, on_gpu=on_gpu, fast_attention=fast_attention
+    )
+    return invocation.arguments
 
 
 def value(args: tuple[str, ...], flag: str) -> str:
@@ -77,7 +85,13 @@ def test_each_flag_is_one_that_the_build_has(
     for method in (None, "auto", "tae"):
         previews = PreviewOptions(method=method) if method else None
         args = arguments(
-            capabilities, model, on_gpu=on_gpu, guidance=3.0, negative_prompt="a dog", previews=previews
+            capabilities,
+            model,
+            on_gpu=on_gpu,
+            fast_attention=on_gpu,
+            guidance=3.0,
+            negative_prompt="a dog",
+            previews=previews,
         )
         flags = [argument for argument in args if argument.startswith("-")]
         assert len(flags) == len(set(flags))
@@ -94,7 +108,7 @@ def test_nothing_but_what_was_asked_for_fails_an_engine_that_lacks_the_families_
     bare = Capabilities.from_json({**bare.to_json(), "samplers": ["euler_a"], "schedulers": ["discrete"]})
     defaults = ModelDefaults(guidance=3.5, sampler="euler", scheduler="karras")
     model = model_of(family, DIFFUSION, Role.LLM, Role.VAE, defaults=defaults)
-    args = arguments(bare, model, on_gpu=True)
+    args = arguments(bare, model, on_gpu=True, fast_attention=True)
     assert bare.flags.issuperset(argument for argument in args if argument.startswith("-"))
     for flag, field in (
         ("--diffusion-fa", {"plan": MemoryPlan(diffusion_flash_attention=True)}),
@@ -129,7 +143,7 @@ FLUX_FILES = (DIFFUSION, Role.VAE, Role.CLIP_L, Role.T5XXL, Role.TAE)
 LLM_FILES = (DIFFUSION, Role.VAE, Role.LLM)
 FA = ["--diffusion-fa"]
 
-# name: (family, files, defaults), then what stands in the arguments before the size, on a CPU and on a GPU.
+# name: (family, files, defaults), then what stands in the arguments before the size, on a CPU and with CUDA.
 CATALOGUE = {
     "sd-1.5": (Family.SD1, (WHOLE, Role.TAE), defaults(20, 7.5, 512), files("model"), [], []),
     "sd-turbo": (Family.SD2, (WHOLE, Role.TAE), defaults(4, 1.0, 512), files("model"), [], []),
@@ -197,19 +211,20 @@ CATALOGUE = {
 @pytest.mark.parametrize("name", CATALOGUE)
 @pytest.mark.parametrize("version", [OLD, NEW])
 def test_the_whole_line_of_a_model(version: str, name: str) -> None:
-    family, roles, suits, file_flags, on_cpu, on_gpu = CATALOGUE[name]
+    family, roles, suits, file_flags, on_cpu, with_cuda = CATALOGUE[name]
     model = model_of(family, *roles, defaults=suits, name=name)
     prompt = ["--prompt", "a cat"] if version == OLD else ["--prompt-file", "prompt.txt"]
     sampler = ["--sampling-method", "euler"] if suits.sampler else []
     size = shared(suits.steps or 0, f"{suits.cfg_scale:g}", suits.width or 0)
     end = ["--lora-model-dir", "loras", "--output", "o_%d.png"]
-    for gpu, own in ((False, on_cpu), (True, on_gpu)):
+    for gpu, own in ((False, on_cpu), (True, with_cuda)):
         expected = [*file_flags, *own, *prompt, *size, *sampler, *end]
-        assert list(arguments(build(version), model, on_gpu=gpu)) == expected
+        assert list(arguments(build(version), model, on_gpu=gpu, fast_attention=gpu)) == expected
 
 
 # --- flash attention
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LLM_FAMILIES = {
     Family.FLUX2,
     Family.QWEN_IMAGE,
@@ -221,17 +236,27 @@ LLM_FAMILIES = {
 
 
 @pytest.mark.parametrize("family", [*Family, None])
-@pytest.mark.parametrize("on_gpu", [False, True], ids=["cpu", "gpu"])
-def test_flash_attention(capabilities: Capabilities, family: Family | None, on_gpu: bool) -> None:
+@pytest.mark.parametrize("variant", ["cpu", "cuda", "rocm", "vulkan", "metal", "custom"])
+def test_flash_attention(
+    capabilities: Capabilities, home: Settings, family: Family | None, variant: str
+) -> None:
+    """By itself only where the engine's own documents say that it is faster."""
+
     def is_used(wanted: bool | None) -> bool:
-        plan = MemoryPlan(diffusion_flash_attention=wanted)
-        return "--diffusion-fa" in arguments(
-            capabilities, model_of(family, DIFFUSION), plan=plan, on_gpu=on_gpu
+        run = Run(
+            generation_id="x",
+            request=ImageRequest(prompt="a cat", seed=7),
+            binary=EngineBinary(Path("/e/sd-cli"), variant, "x", "user", "0" * 64, capabilities, NOW),
+            model=model_of(family, DIFFUSION),
+            plan=MemoryPlan(diffusion_flash_attention=wanted),
+            settings=home,
+            estimates=EstimateStore(Path("/e/estimates.json")),
         )
+        return "--diffusion-fa" in run.invocation(run.complete_request())[1].arguments
 
     assert is_used(True)
     assert not is_used(False)
-    assert is_used(None) == (on_gpu and family in LLM_FAMILIES)
+    assert is_used(None) == (variant in {"cuda", "rocm"} and family in LLM_FAMILIES)
 
 
 # --- guidance

@@ -7,8 +7,10 @@ import contextlib
 import io
 import json
 import logging
+import re
 import struct
 import zlib
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -173,11 +175,11 @@ def test_whatever_form_comes_is_a_request_or_an_error_of_ours(parts: dict) -> No
 def test_the_parts_of_a_form_are_read_by_the_types_of_their_fields() -> None:
     parts = {
         "prompt": "12", "negativePrompt": "", "width": "128", "cfgScale": "2.5", "seed": "-1", "initImage": b"i",
-        "previews": '{"method": "vae"}', "loras": '[{"name": "a"}]', "count": "null",
+        "previews": '{"method": "vae"}', "loras": '[{"name": "a"}]', "count": "null", "preset": "fast", "guidance": "3",
     }  # fmt: skip
     assert image_request(form_fields(parts)) == ImageRequest(
         prompt="12", negative_prompt="", width=128, cfg_scale=2.5, seed=-1, init_image=b"i",
-        previews=PreviewOptions(method="vae"), loras=(Lora(name="a"),),
+        previews=PreviewOptions(method="vae"), loras=(Lora(name="a"),), preset="fast", guidance=3.0,
     )  # fmt: skip
 
 
@@ -187,6 +189,7 @@ def test_the_parts_of_a_form_are_read_by_the_types_of_their_fields() -> None:
         {"width": "x"}, {"width": " "}, {"width": "1e3"}, {"width": b"64"}, {"prompt": b"p"}, {"prompt": ""},
         {"previews": "{"}, {"previews": '{"stride": 1, "stride": 2}'}, {"cfgScale": "NaN"}, {"cfgScale": "1e999"},
         {"loras": r'[{"name": "\udc80"}]'}, {"loras": "[" * 100_000}, {"seed": "9" * 5000},
+        {"preset": "quick"}, {"preset": " "}, {"preset": b"fast"}, {"guidance": "much"},
     ],
 )  # fmt: skip
 def test_parts_that_are_not_what_their_field_takes_are_refused(part: dict) -> None:
@@ -195,8 +198,16 @@ def test_parts_that_are_not_what_their_field_takes_are_refused(part: dict) -> No
 
 
 def test_fields_of_a_form_that_were_not_filled_in_are_absent() -> None:
-    empty = {"width": "", "seed": "", "previews": "", "loras": ""}
+    empty = {"width": "", "seed": "", "previews": "", "loras": "", "preset": ""}
     assert form_fields({**PROMPT, **empty, "negativePrompt": ""}) == {**PROMPT, "negativePrompt": ""}
+
+
+def test_the_page_about_the_server_names_every_field() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
+    fields = next(line for line in page.splitlines() if line.startswith("**Fields**"))
+    assert {field.alias for field in ImageRequest.model_fields.values()} <= set(
+        re.findall(r"`(\w+)`", fields)
+    )
 
 
 # The same over HTTP: each with its code, and nothing in the log
