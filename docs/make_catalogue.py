@@ -61,7 +61,7 @@ def _families() -> list[str]:
         if not traits.draws_pictures:
             continue
         besides = [
-            *(["flash attention on a GPU"] if traits.conditioned_by_llm else []),
+            *(["flash attention with CUDA and ROCm"] if traits.conditioned_by_llm else []),
             *(["`guidance`, of models that take it"] if traits.takes_guidance else []),
             *([f"flow shift {traits.flow_shift:g}"] if traits.flow_shift else []),
             *([f"previews with {traits.tae}"] if traits.tae else []),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import concurrent.futures.thread  # here: once the main thread has ended, libraries could import it no more
 import contextlib
 import contextvars
 import functools
 import os
 import queue
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from sdmanager.errors import ServerError
@@ -23,23 +24,84 @@ _T = TypeVar("_T")
 
 _WORKERS: Final = 16
 
+
+class _Workers:
+    """Threads that take work until the interpreter is gone.
+
+    Those of an executor take none once the main thread has ended, while threads of the user's may still be drawing.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        self._started = self._unfinished = 0
+
+    def submit(self, function: Callable[[], _T]) -> concurrent.futures.Future[_T]:
+        future: concurrent.futures.Future[_T] = concurrent.futures.Future()
+        with self._changed:
+            if self._unfinished >= self._started and self._started < _WORKERS:
+                self._start()
+            self._unfinished += 1
+            self._tasks.put(functools.partial(_carry_out, future, function))
+        return future
+
+    def finish(self) -> None:
+        """Wait until all work is done."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._unfinished)
+
+    def _start(self) -> None:
+        name = f"sdmanager_{self._started}"
+        try:
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+        except RuntimeError:  # at exit some Pythons start no thread any more (3.12.1)
+            if not self._started:
+                raise
+            return
+        self._started += 1
+
+    def _work(self) -> None:
+        while True:
+            self._tasks.get()()  # kept in no variable: it holds what it was called with
+            with self._changed:
+                self._unfinished -= 1
+                self._changed.notify_all()
+
+
+def _carry_out(future: concurrent.futures.Future[_T], function: Callable[[], _T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = function()
+    except BaseException as exc:  # noqa: BLE001 - it is for who waits
+        future.set_exception(exc)
+        del future  # else it and the error would hold each other
+    else:
+        future.set_result(result)
+
+
 # Not the loop's own pool: an application may fill that with calls that wait for us.
-_pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="sdmanager")
+_workers = _Workers()
 
 
-def _forget_pool() -> None:
-    global _pool
-    _pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="sdmanager")
+def _forget_workers() -> None:
+    global _workers
+    _workers = _Workers()
 
 
+# Daemon threads end anywhere, and what they do may be half done. First registered, this comes last.
+atexit.register(lambda: _workers.finish())
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_forget_workers)
 
 
 async def beside(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Run a blocking function in a thread; if cancelled, it is left to end by itself."""
+    """Run a blocking function in a thread; if cancelled, it is left to end by itself.
+
+    It works until the interpreter is gone, also in a thread that outlives the main one.
+    """
     work = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_pool, work)
+    return await asyncio.wrap_future(_workers.submit(work))
 
 
 async def outlast(future: asyncio.Future[Any]) -> None:

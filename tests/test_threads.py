@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -78,6 +80,87 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, timeout=60, check=True
     )
     assert done.stdout.strip() == b"7"
+
+
+AFTER_THE_MAIN_THREAD = """
+import asyncio, threading, time
+from sdmanager.threads import beside
+def later():
+    threading.main_thread().join()
+    print(asyncio.run(beside(lambda: 7)), flush=True)
+threading.Thread(target=later).start()
+"""
+WHAT_IS_LEFT_IS_FINISHED = """
+import asyncio, threading
+from sdmanager.threads import beside
+begun, ended = threading.Event(), threading.Event()
+def work():
+    begun.set()
+    ended.wait(0.5)
+    print(7, flush=True)
+async def main():
+    task = asyncio.create_task(beside(work))
+    while not begun.is_set():
+        await asyncio.sleep(0.01)
+    task.cancel()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("code", [AFTER_THE_MAIN_THREAD, WHAT_IS_LEFT_IS_FINISHED])
+def test_work_is_done_even_when_the_main_thread_has_ended(code):
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=60, check=False, text=True
+    )
+    assert (done.stdout.strip(), done.stderr, done.returncode) == ("7", "", 0)
+
+
+PULLING_AND_DRAWING = """
+import threading, time
+from sdmanager import generate_image, pull_model
+def both():
+    threading.main_thread().join()
+    model = pull_model("sd-turbo")
+    result = generate_image("a cat", model=model.name, steps=1, width=64, height=64)
+    print(result.image.width, flush=True)
+threading.Thread(target=both).start()
+"""
+
+
+def test_a_thread_that_outlives_the_main_one_pulls_and_draws(hub_environment: dict[str, str]):
+    done = subprocess.run(
+        [sys.executable, "-c", PULLING_AND_DRAWING],
+        env=hub_environment, capture_output=True, timeout=120, check=False, text=True,
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.stderr, done.returncode) == ("64", "", 0)
+
+
+async def test_more_work_than_threads_is_done_in_turn():
+    async def ten(number: int) -> list[int]:
+        return [await beside(lambda: number) for _ in range(10)]
+
+    assert await asyncio.gather(*map(ten, range(50))) == [[number] * 10 for number in range(50)]
+    assert sum(thread.name.startswith("sdmanager_") for thread in threading.enumerate()) <= 16
+
+
+async def test_an_error_is_let_go_with_what_it_came_from():
+    class Mark:
+        pass
+
+    def fails(mark: Mark) -> None:
+        raise ZeroDivisionError
+
+    mark = Mark()
+    gone = weakref.ref(mark)
+    gc.disable()
+    try:
+        with pytest.raises(ZeroDivisionError) as raised:
+            await beside(fails, mark)
+        del mark, raised
+        await asyncio.sleep(0)
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_results_errors_and_what_is_told_come_to_the_caller(loop_thread):

@@ -10,12 +10,12 @@ from sdmanager import __version__
 from sdmanager.errors import SDManagerError
 from sdmanager.files import free_bytes
 
-from .output import camel_case, say
+from .model_facts import demo_folder, hub_cache, state_of
+from .output import camel_case, folder_size, say
 from .privacy import names_of, without_private
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
 
     from sdmanager.binaries import Candidate, Verdict
     from sdmanager.hardware import HardwareSnapshot
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 _VARIABLES: Final = (
     "SDMANAGER_HOME", "SDMANAGER_ENGINE", "SDMANAGER_VARIANT", "SDMANAGER_BINARIES", "SDMANAGER_MIRROR",
-    "SDMANAGER_CATALOG", "SDMANAGER_ALLOW_PICKLE", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE",
-    "HF_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "CUDA_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
+    "SDMANAGER_CATALOG", "SDMANAGER_LORAS", "SDMANAGER_ALLOW_PICKLE", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT",
+    "HF_HUB_OFFLINE", "HF_TOKEN", "HF_TOKEN_PATH", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+    "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CUDA_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
 )  # fmt: skip
 _SOURCES: Final = {
     "release": "release archive",
@@ -72,7 +73,7 @@ async def _examine(settings: Settings) -> dict[str, Any]:
         "engine": _engine(settings),
         **_candidates(settings, snapshot),
         "disk": _disk(settings),
-        "models": _models(settings),
+        **_models(settings),
         "environment": _environment(),
     }
 
@@ -153,28 +154,34 @@ def _candidate(candidate: Candidate, verdict: Verdict | None) -> dict[str, Any]:
 
 
 def _disk(settings: Settings) -> dict[str, Any]:
+    import os
+
+    from sdmanager.models import ModelStore, Origin
+
+    store = ModelStore(settings)
+    pulled = [model for model in store.list() if model.origin is Origin.PULLED]
     return {
         "free": free_bytes(settings.data_dir),
-        "engines": _size(settings.engines_dir),
-        "models": _size(settings.models_dir),
-        "downloads": _size(settings.downloads_dir),
+        "engines": folder_size(settings.engines_dir),
+        "models": folder_size(settings.models_dir),
+        "downloads": folder_size(settings.downloads_dir),
+        "pulled": store.size_bytes(pulled),
+        "hub_cache_free": free_bytes(hub_cache(os.environ)),
     }
 
 
-def _size(folder: Path) -> int:
-    try:
-        return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
-    except OSError:
-        return 0
-
-
-def _models(settings: Settings) -> list[dict[str, Any]]:
+def _models(settings: Settings) -> dict[str, Any]:
     from sdmanager.models import DEMO_NAME, ModelStore
 
-    made = [path for path in settings.models_dir.glob(f"{DEMO_NAME}-*") if path.is_dir()]
-    demo = [{"name": DEMO_NAME, "size": _size(made[0])}] if made else []
+    made = demo_folder(settings)
+    demo = [{"name": DEMO_NAME, "size": folder_size(made), "state": "ok"}] if made else []
     store = ModelStore(settings)
-    return [*demo, *({"name": model.name, "size": model.size_bytes} for model in store.list())]
+    listing = store.read()
+    installed = [
+        {"name": model.name, "size": model.size_bytes, "state": state_of(model, store)}
+        for model in listing.models
+    ]
+    return {"models": [*demo, *installed], "unreadable_models": list(listing.unreadable)}
 
 
 def _environment() -> list[str]:

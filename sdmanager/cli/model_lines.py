@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .output import megabytes
+from .output import megabytes, printable
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
 
 _WIDTH: Final = 14
+_LABEL: Final = 17
 _EMPTY: Final = "No model is installed. 'sdmanager models list --all' shows what can be pulled."
 
 
@@ -36,24 +37,29 @@ def installed_lines(models: Sequence[InstalledModel], states: Mapping[str, str])
     width = max(len(model.name) for model in models)
     for model in models:
         state = "" if states[model.name] == "ok" else f"  files {states[model.name]}: see 'models verify'"
-        family = model.family or "?"
-        yield (
-            f"{model.name:<{width}}  {family:<11} {_quantisation(model):<7} {megabytes(model.size_bytes):>8}  "
+        family = model.family or "unknown"
+        yield printable(
+            f"{model.name:<{width}}  {family:<15} {_quantisation(model):<7} {megabytes(model.size_bytes):>8}  "
             f"{model.installed_at:%Y-%m-%d}  {model.origin}{state}"
         )
 
 
 def _quantisation(model: InstalledModel) -> str:
-    """Of the largest file, which draws."""
-    largest = max(model.files, key=lambda file: file.size, default=None)
-    return (largest.quantisation if largest else None) or "?"
+    """Of the file that draws: a text encoder may be larger, and be in another one."""
+    main = {"model", "diffusion_model"}
+    return next((file.quantisation for file in model.files if file.role in main), None) or "?"
 
 
 def catalogue_lines(catalog: Catalog, installed: Container[str]) -> Iterator[str]:
-    """All that can be pulled, one option a line."""
+    """All that can be pulled, one option a line.
+
+    Args:
+        catalog: What there is.
+        installed: Names of those that are installed, and come from where the catalogue has them.
+    """
     for model in catalog.models.values():
         use = ", not for commercial use" if model.non_commercial else ""
-        yield f"{model.name:<{_WIDTH}} {model.title}; {model.licence}{use}"
+        yield printable(f"{model.name:<{_WIDTH}} {model.title}; {model.licence}{use}")
         for index, option in enumerate(model.options):
             name = model.name if index == 0 else f"{model.name}:{option.name}"
             marks = [
@@ -118,6 +124,26 @@ def model_lines(
         yield _line("Files", f"{state}: 'sdmanager models verify {name}' says which")
 
 
+def demo_lines(
+    name: str, known: tuple[CatalogModel, CatalogOption] | None, size: int | None
+) -> Iterator[str]:
+    """What is known of the demo model.
+
+    Args:
+        name: Of it.
+        known: Its place in the catalogue.
+        size: Bytes; None while it is not made.
+    """
+    yield _line("Name", name)
+    if known is not None:
+        yield _line("Title", known[0].title)
+        yield _line("Licence", known[0].licence)
+        yield _line("Family", known[0].family)
+        yield from _defaults(known[0].defaults)
+    made = "not yet" if size is None else f"yes ({megabytes(size)})"
+    yield _line("Made", f"{made}; it is made here when it is first used, and never fetched")
+
+
 def facts_json(path: Path, facts: FileFacts) -> dict[str, object]:
     """What the header of a file says, for programs."""
     return {
@@ -168,4 +194,4 @@ def _defaults(defaults: ModelDefaults) -> Iterator[str]:
 
 
 def _line(name: str, text: str) -> str:
-    return f"{name:<{_WIDTH}}{text}"
+    return f"{name:<{_LABEL}}{printable(text)}"

@@ -8,22 +8,18 @@ from typing import TYPE_CHECKING
 
 from sdmanager.errors import ModelError, ModelNotFoundError
 
-from .model_lines import (
-    catalogue_json,
-    catalogue_lines,
-    facts_json,
-    facts_lines,
-    installed_lines,
-    model_lines,
-)
+from .model_facts import describe, is_of_catalogue, means_demo, state_of, why_kept
+from .model_info import run_info
+from .model_lines import catalogue_json, catalogue_lines, installed_lines
 from .options import add_components, components_of
-from .output import camel_case, megabytes, note, say
+from .output import camel_case, megabytes, note, printable, say
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
     from typing import TypeAlias
 
-    from sdmanager.models import InstalledModel, ModelStore
+    from sdmanager.models import Catalog, InstalledModel, Listing
     from sdmanager.settings import Settings
 
     _Actions: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -35,8 +31,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "models",
         help="list, pull, import, inspect, verify and remove models",
         description="Models have names: those of the catalogue, which 'pull' fetches with all their parts, and those "
-        "of your own files, which 'import' gives them. Names may be cut short as long as they are clear; "
-        "':OPTION' after a name is another size of the same model.",
+        "of your own files, which 'import' gives them. Names may be cut short as long as they are clear, except for "
+        "'remove'; ':OPTION' after a name is another size of the same model.",
         epilog="Environment: HF_TOKEN is shown to Hugging Face, HF_HOME is where its files are kept, HF_ENDPOINT is a "
         "mirror of it, HF_HUB_OFFLINE=1 asks for nothing; SDMANAGER_CATALOG=/file.json is your own catalogue.",
     )
@@ -60,12 +56,23 @@ def _add_pull(actions: _Actions) -> None:
         "cache, and checks it. Ctrl-C leaves nothing unfinished. What is there already is not fetched again.",
     )
     pull.add_argument("name", metavar="NAME", help="such as sd-turbo, sd-1.5:f32, or ORG/REPO/FILE.gguf")
+    pull.add_argument(
+        "--name",
+        metavar="NAME",
+        dest="save_as",
+        help="by which to call a file of a repository (default: its own)",
+    )
     pull.add_argument("--force", action="store_true", help="fetch again what is installed")
     pull.add_argument(
         "--no-preview", action="store_true", help="without the tiny autoencoder of sharp previews"
     )
     pull.add_argument(
         "--ignore-fit", action="store_true", help="also if this machine has too little memory for it"
+    )
+    pull.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="take checkpoints, which can run any program, of makers whom you trust",
     )
     pull.add_argument("--quiet", action="store_true", help="no progress")
     _add_json(pull)
@@ -98,7 +105,7 @@ def _add_info(actions: _Actions) -> None:
     info = actions.add_parser("info", help="what is known of a model, or of any model file")
     info.add_argument("name", metavar="NAME", help="installed, of the catalogue, or the path of a file")
     _add_json(info)
-    info.set_defaults(run=_info)
+    info.set_defaults(run=run_info)
 
 
 def _add_verify(actions: _Actions) -> None:
@@ -118,7 +125,7 @@ def _add_remove(actions: _Actions) -> None:
         description="Files that were imported where they lie stay; so do those that another model needs, or that were "
         "in Hugging Face's cache before.",
     )
-    remove.add_argument("names", metavar="NAME", nargs="+", help="installed models")
+    remove.add_argument("names", metavar="NAME", nargs="+", help="installed models, by their whole names")
     _add_json(remove)
     remove.set_defaults(run=_remove)
 
@@ -136,17 +143,34 @@ def _settings(*, allow_pickle: bool = False) -> Settings:
     return replace(settings, allow_pickle=True) if allow_pickle else settings
 
 
-def _installed_name(given: str, store: ModelStore) -> str:
-    """The installed model that is meant by a name, or by the beginning of one."""
+def _installed_name(given: str, listing: Listing, *, whole: bool = False) -> str:
+    """The installed model that is meant by a name, or by the beginning of one.
+
+    Args:
+        given: As typed.
+        listing: What is installed.
+        whole: Take no beginning of a name: the next model that it may stand for is another one.
+    """
     from sdmanager.models import complete
 
-    listing = store.read()
     names = [*(model.name for model in listing.models), *listing.unreadable]
     if not names:
         raise ModelNotFoundError(
             "No model is installed.", hint="'sdmanager models list --all' shows what can be pulled."
         )
-    return complete(given, names)
+    try:
+        meant = complete(given, names)
+    except ModelNotFoundError as exc:
+        if "candidates" in exc.details and not whole:
+            raise
+        hint = exc.hint
+    else:
+        if not whole or meant.casefold() == given.strip().casefold():
+            return meant
+        hint = f"Did you mean {meant!r}?"
+    raise ModelNotFoundError(
+        f"The model {given[:100]!r} is not installed.", hint=hint, details={"name": given}
+    )
 
 
 async def _list(args: argparse.Namespace) -> int:
@@ -156,11 +180,11 @@ async def _list(args: argparse.Namespace) -> int:
     store = ModelStore(settings)
     listing = store.read()
     models = listing.models
-    states = {model.name: _state_of(model, store) for model in models}
+    states = {model.name: state_of(model, store) for model in models}
     catalog = load_catalog(settings.catalog) if args.all else None
     if args.json:
         facts: dict[str, object] = {
-            "models": [_describe(model) | {"state": states[model.name]} for model in models],
+            "models": [describe(model) | {"state": states[model.name]} for model in models],
             "sizeBytes": store.size_bytes(models),
             "unreadable": list(listing.unreadable),
         }
@@ -168,7 +192,11 @@ async def _list(args: argparse.Namespace) -> int:
             facts["catalogue"] = [catalogue_json(model) for model in catalog.models.values()]
         say(json.dumps(camel_case(facts)))
         return 0
-    lines = catalogue_lines(catalog, set(states)) if catalog else installed_lines(models, states)
+    lines = (
+        catalogue_lines(catalog, _of_catalogue(models, catalog))
+        if catalog
+        else installed_lines(models, states)
+    )
     for line in lines:
         say(line)
     if models and catalog is None:
@@ -178,31 +206,28 @@ async def _list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _state_of(model: InstalledModel, store: ModelStore) -> str:
-    """``ok``, or what is wrong with its files at a glance."""
-    try:
-        store.check(model)
-    except ModelNotFoundError:
-        return "missing"
-    except ModelError:
-        return "changed"
-    return "ok"
+def _of_catalogue(models: Iterable[InstalledModel], catalog: Catalog) -> set[str]:
+    found = ((model, catalog.find(model.name)) for model in models)
+    return {model.name for model, known in found if known and is_of_catalogue(model, *known)}
 
 
 async def _pull(args: argparse.Namespace) -> int:
-    from sdmanager.models import complete, load_catalog, pull_model
+    from sdmanager.models import DEMO_NAME, complete, load_catalog, pull_model
 
     from .transfers import TransferBar
 
-    settings = _settings()
+    settings = _settings(allow_pickle=args.allow_pickle)
     name = args.name
-    if name.count("/") < 2:  # a file of a repository is no name of the catalogue
+    if means_demo(name):  # a catalogue of the user's own need not have it
+        name = DEMO_NAME
+    elif "/" not in name:  # a file of a repository is no name of the catalogue
         name = complete(name, load_catalog(settings.catalog).names)
     bar = TransferBar(quiet=args.quiet or args.json)
     try:
         model = await pull_model(
             name,
             settings,
+            save_as=args.save_as,
             force=args.force,
             with_preview=not args.no_preview,
             ignore_fit=args.ignore_fit,
@@ -237,43 +262,12 @@ async def _import(args: argparse.Namespace) -> int:
 
 def _tell(model: InstalledModel, *, as_json: bool) -> int:
     if as_json:
-        say(json.dumps(camel_case(_describe(model))))
+        say(json.dumps(camel_case(describe(model))))
     else:
         say(f"{model.name} is installed ({megabytes(model.size_bytes)}).")
+        if model.family is None:
+            note("Its family is unknown: whether the engine can draw with it shows when it does.")
         note(f"Draw with it:  sdmanager generate 'a lighthouse at dusk' -m {model.name}")
-    return 0
-
-
-def _describe(model: InstalledModel) -> dict[str, object]:
-    return model.to_json() | {"size_bytes": model.size_bytes}
-
-
-async def _info(args: argparse.Namespace) -> int:
-    from sdmanager.files import expanded
-    from sdmanager.models import ModelStore, complete, inspect_file, load_catalog
-
-    settings = _settings()
-    store = ModelStore(settings)
-    path = expanded(args.name)
-    if store.find(args.name) is None and path.is_file():
-        facts = inspect_file(path, allow_pickle=True)  # its head is looked at, nothing of it is run
-        lines = facts_lines(path, facts)
-        say(json.dumps(camel_case(facts_json(path, facts))) if args.json else "\n".join(lines))
-        return 0
-    catalog = load_catalog(settings.catalog)
-    name = complete(args.name, [*(model.name for model in store.list()), *catalog.names])
-    installed, known = store.find(name), catalog.find(name)
-    state = _state_of(installed, store) if installed else ""
-    if args.json:
-        facts_known = {
-            "name": name,
-            "installed": _describe(installed) | {"state": state} if installed else None,
-            "catalogue": catalogue_json(known[0]) if known else None,
-        }
-        say(json.dumps(camel_case(facts_known)))
-        return 0
-    for line in model_lines(name, installed, state, known):
-        say(line)
     return 0
 
 
@@ -284,7 +278,11 @@ async def _verify(args: argparse.Namespace) -> int:
 
     settings = _settings()
     store = ModelStore(settings)
-    names = [_installed_name(name, store) for name in args.names] or [model.name for model in store.list()]
+    listing = store.read()
+    names = [_installed_name(name, listing) for name in args.names] or [
+        model.name for model in listing.models
+    ]
+    names = list(dict.fromkeys(names))
     failed: ModelError | None = None
     told = []
     for name in names:
@@ -292,11 +290,13 @@ async def _verify(args: argparse.Namespace) -> int:
         try:
             await verify_model(name, settings, on_progress=bar.show_bytes)
         except ModelError as exc:
+            bar.close()  # else this would go on in its line
             failed = failed or exc
             told.append({"name": name, "ok": False, "error": {"message": exc.message, "code": exc.code}})
             if not args.json:
                 say(f"{name}: {exc.message}")
         else:
+            bar.close()
             told.append({"name": name, "ok": True})
             if not args.json:
                 say(f"{name}: every file is as it was installed.")
@@ -317,9 +317,11 @@ async def _remove(args: argparse.Namespace) -> int:
     from sdmanager.models import ModelStore
 
     store = ModelStore(_settings())
-    names = list(dict.fromkeys(_installed_name(name, store) for name in args.names))
+    listing = store.read()
+    names = list(dict.fromkeys(_installed_name(name, listing, whole=True) for name in args.names))
     told = []
     for name in names:
+        model = store.find(name)
         removed = store.remove(name)
         told.append(
             {
@@ -330,8 +332,9 @@ async def _remove(args: argparse.Namespace) -> int:
             }
         )
         if not args.json:
-            kept = f"; {len(removed.kept)} files stay where they are" if removed.kept else ""
-            say(f"removed {name}: {megabytes(removed.freed_bytes)} freed{kept}.")
+            kept = why_kept(model, removed.kept, store.read())
+            freed = f"{megabytes(removed.freed_bytes)} freed"
+            say(f"removed {printable(name)}: {'; '.join([freed, *([kept] if kept else [])])}.")
     if args.json:
         say(json.dumps({"removed": told}))
     return 0

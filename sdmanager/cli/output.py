@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import unicodedata
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sdmanager.errors import StorageError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    """Print a line on stdout, at once.
+    """Print a line on stdout, at once, with what could drive a terminal escaped.
 
     A reader that has gone (``| head``) is no error.
 
@@ -25,7 +26,7 @@ def say(text: str) -> None:
         StorageError: Stdout cannot be written, such as to a full disk.
     """
     try:
-        print(text, flush=True)
+        print(_shown(text), flush=True)
     except OSError as exc:
         _discard(sys.stdout)
         if not isinstance(exc, BrokenPipeError):
@@ -35,7 +36,7 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """Print a line on stderr; that its reader or its terminal has gone stops nothing."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(_shown(text), file=sys.stderr, flush=True)
     except OSError:
         _discard(sys.stderr)
 
@@ -43,6 +44,26 @@ def note(text: str) -> None:
 def megabytes(size: float) -> str:
     """A size as people read it, in decimal units."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def counted(count: int, what: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """A name or a path in one line, with what could drive a terminal, or hide what it is, escaped."""
+    if text.isprintable():
+        return text
+    return "".join(char if _is_shown(char) else char.encode("unicode_escape").decode() for char in text)
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder; 0 where it cannot be read."""
+    try:
+        return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    except OSError:
+        return 0
 
 
 def camel_case(value: Any) -> Any:
@@ -72,6 +93,15 @@ def report_error(error: SDManagerError, *, as_json: bool) -> None:
             say(json.dumps({"error": {"message": error.message, "code": error.code, "hint": error.hint}}))
         except StorageError:
             return
+
+
+def _shown(text: str) -> str:
+    return "".join(part if part in "\n\t" else printable(part) for part in re.split(r"([\n\t])", text))
+
+
+def _is_shown(char: str) -> bool:
+    # Spaces of other widths, and what this Python's Unicode does not know yet, harm nothing.
+    return char.isprintable() or unicodedata.category(char) in {"Zs", "Cn", "Co"}
 
 
 def _discard(stream: TextIO) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from .output import megabytes
+from .output import megabytes, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,13 +27,8 @@ def report(facts: dict[str, Any]) -> Iterator[str]:
     yield _line("Memory", _memory(hardware))
     yield from _listed("Graphics", [_gpu(gpu) for gpu in hardware["gpus"]] or ["no graphics card found"])
     yield from _listed("Problems", hardware["problems"])
-    disk = facts["disk"]
-    free = megabytes(disk["free"]) if disk["free"] is not None else "unknown"
-    taken = ", ".join(f"{name} {megabytes(disk[name])}" for name in ("engines", "models", "downloads"))
-    yield _line("Disk", f"{free} free; {taken}")
-    yield from _listed(
-        "Models", [f"{model['name']} ({megabytes(model['size'])})" for model in facts["models"]] or ["none"]
-    )
+    yield from _listed("Disk", _disk(facts["disk"]))
+    yield from _listed("Models", [*_models(facts)] or ["none"])
     yield from _listed("Set", [", ".join(facts["environment"])] if facts["environment"] else [])
     yield _line("Engine", _engine(facts["engine"], own=bool(facts.get("ownEngine"))))
     yield ""
@@ -57,6 +52,25 @@ def _line(name: str, text: str) -> str:
 def _listed(name: str, items: list[str]) -> Iterator[str]:
     for index, item in enumerate(items):
         yield _line("" if index else name, item)
+
+
+def _disk(disk: dict[str, Any]) -> list[str]:
+    free, hub_free = (
+        megabytes(disk[key]) if disk[key] is not None else "unknown" for key in ("free", "hubCacheFree")
+    )
+    taken = ", ".join(f"{name} {megabytes(disk[name])}" for name in ("engines", "models", "downloads"))
+    return [
+        f"{free} free; {taken}",
+        f"{hub_free} free for Hugging Face's cache; models that were pulled {megabytes(disk['pulled'])}",
+    ]
+
+
+def _models(facts: dict[str, Any]) -> Iterator[str]:
+    for model in facts["models"]:
+        state = "" if model["state"] == "ok" else f", files {model['state']}"
+        yield f"{model['name']} ({megabytes(model['size'])}){state}"
+    for name in facts["unreadableModels"]:
+        yield f"{printable(name)}, its record cannot be read"
 
 
 def _processor(hardware: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from .bars import new_bar
-from .output import megabytes, note
+from .output import counted, megabytes, note
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -17,6 +17,7 @@ _HEADLINES: Final = {
     "waiting": "Another process is fetching {model}: waiting for it",
     "planning": "Looking up {model}",
 }
+_ENDS: Final = {("downloading", "verifying"), ("verifying", "done")}
 
 
 class TransferBar:
@@ -36,12 +37,15 @@ class TransferBar:
         if self._quiet:
             return
         if progress.phase != self._phase:
+            # The last bytes of a phase are told with the next one.
+            if (self._phase, progress.phase) in _ENDS and self._bar is not None and self._bar.total:
+                self._show("", int(self._bar.total), int(self._bar.total))
             self.close()
             self._phase = progress.phase
             if progress.phase in _HEADLINES:
                 note(_HEADLINES[progress.phase].format(model=progress.model))
             elif progress.phase == "downloading":
-                note(f"Downloading {progress.files} files ({megabytes(progress.total)})")
+                note(f"Downloading {counted(progress.files, 'file')} ({megabytes(progress.total)})")
         if progress.phase in _TITLES:
             self._show(_TITLES[progress.phase], progress.done, progress.total)
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from sdmanager.cli.model_facts import hub_cache
 
 
 def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -85,3 +90,50 @@ def test_a_broken_list_of_engines_is_told(environment: dict[str, str], tmp_path:
     shown = run({**environment, "SDMANAGER_BINARIES": str(tmp_path / "mine.json")}, "doctor")
     assert shown.returncode == 0
     assert "cannot be used" in shown.stdout
+
+
+def test_models_and_what_is_wrong_with_them(hub_environment: dict[str, str], tmp_path: Path) -> None:
+    for name in ("sd-turbo", "sdxl-turbo"):
+        assert run(hub_environment, "models", "pull", name, "--quiet").returncode == 0
+    (installed,) = Path(hub_environment["SDMANAGER_HOME"]).rglob("models/installed")
+    (installed / "other.json").write_text("{")
+    named = {**hub_environment, "SDMANAGER_LORAS": str(tmp_path), "NO_PROXY": "localhost,127.0.0.1"}
+    facts = json.loads(run(named, "doctor", "--json").stdout)
+    pulled = [model for model in facts["models"] if model["name"] == "sd-turbo"]
+    assert pulled[0]["state"] == "ok"
+    assert facts["disk"]["pulled"] == pulled[0]["size"]  # the files are the same, and count once
+    assert facts["disk"]["hubCacheFree"] > 0
+    assert facts["unreadableModels"] == ["other"]
+    assert {"SDMANAGER_LORAS", "NO_PROXY"} <= set(facts["environment"])
+    for blob in tmp_path.glob("hf/**/blobs/*"):
+        blob.unlink()
+    shown = run(named, "doctor").stdout
+    assert "sd-turbo (" in shown
+    assert ", files missing" in shown
+    assert "other, its record cannot be read" in shown
+    assert str(tmp_path) not in shown
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {},
+        {"XDG_CACHE_HOME": "/x/cache"},
+        {"HF_HOME": "~/hf"},
+        {"HF_HOME": "/x/hf", "HUGGINGFACE_HUB_CACHE": "/x/old"},
+        {"HF_HOME": "/x/hf", "HF_HUB_CACHE": "$HOME/hub"},
+    ],
+)
+def test_the_cache_is_where_the_library_has_it(
+    own: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("XDG_CACHE_HOME", "HF_HOME", "HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    code = "from huggingface_hub import constants; print(constants.HF_HUB_CACHE)"
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert str(hub_cache(os.environ)) == told.stdout.strip()

@@ -10,11 +10,12 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from demo_hub import REPO
-from hub_server import HubServer
+from hub_server import HubFile, HubServer
 from weights import safetensors_header, typed, write
 
 from sdmanager.models import demo_model
@@ -82,6 +83,7 @@ def test_from_pull_to_picture_to_removal(
     info = models(hub_environment, "info", "sd-turbo").stdout
     assert REPO.partition("/")[0] in info
     assert "steps 4" in info
+    assert re.search(r"^diffusion_model +\d+ MB", info, re.M), info
     verified = models(hub_environment, "verify")
     assert (verified.returncode, "as it was installed" in verified.stdout) == (0, True)
     removed = json.loads(models(hub_environment, "remove", "sd-turbo", "--json").stdout)["removed"][0]
@@ -95,6 +97,7 @@ def test_what_cannot_be_pulled(hub_environment: Environment, demo_hub: HubServer
     failed(models(hub_environment, "pull", "sd"), 21, "sd-1.5", "sd-turbo")
     failed(models(hub_environment, "pull", "flux1-dev"), 28, "HF_TOKEN")
     failed(models(hub_environment, "pull", "example/small/no-such.gguf"), 21)
+    failed(models(hub_environment, "pull", "example/small"), 21, "ORG/REPO/FILE.gguf")
     huge = models(hub_environment, "pull", "qwen-image", "--json")
     failed(huge, 55)
     assert json.loads(huge.stdout)["error"]["code"] == "INSUFFICIENT_RESOURCES"
@@ -117,17 +120,22 @@ def test_ctrl_c_leaves_nothing(hub_environment: Environment, demo_hub: HubServer
     command = [sys.executable, "-m", "sdmanager", "models", "pull", "sd-turbo"]
     child = subprocess.Popen(command, env=hub_environment, stderr=subprocess.PIPE, text=True)
     assert largest.reached.wait(60)
+    until = time.monotonic() + 60
+    while not list(tmp_path.glob("hf/**/snapshots/*/tae.safetensors")):  # another file is whole by then
+        assert time.monotonic() < until
+        time.sleep(0.01)
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=60)
     assert (child.returncode, "Cancelled." in said, "Traceback" in said) == (130, True, False)
-    assert not list((tmp_path / "hf").rglob("*.incomplete"))
+    for left in ("blobs/*", "snapshots/*/*", "*.incomplete"):
+        assert not list(tmp_path.glob(f"hf/**/{left}")), left
     assert "No model" in models(hub_environment, "list").stdout
 
 
-def test_a_terminal_shows_one_bar(hub_environment: Environment) -> None:
+def on_a_terminal(environment: Environment, *arguments: str) -> str:
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "sdmanager", "models", "pull", "sd-turbo"]
-    child = subprocess.Popen(command, env=hub_environment, stdout=follower, stderr=follower)
+    command = [sys.executable, "-m", "sdmanager", "models", *arguments]
+    child = subprocess.Popen(command, env=environment, stdout=follower, stderr=follower)
     os.close(follower)
     shown = b""
     with contextlib.suppress(OSError):  # the terminal goes when its last user has
@@ -135,9 +143,18 @@ def test_a_terminal_shows_one_bar(hub_environment: Environment) -> None:
             shown += piece
     os.close(leader)
     assert child.wait(60) == 0
-    text = shown.decode()
-    assert "Downloading" in text
-    assert "100%" in text
+    return shown.decode()
+
+
+def test_a_terminal_shows_one_bar(hub_environment: Environment) -> None:
+    lines = re.split(r"[\r\n]+", on_a_terminal(hub_environment, "pull", "sd-turbo"))
+    bars = [line for line in lines if re.match(r"Downloading *:", line)]
+    assert any(re.search(r"100%\|.*[\d.]+M/[\d.]+M .*B/s\]", bar) for bar in bars), lines
+    (headline,) = [line for line in lines if line.startswith("Downloading 3 files (")]
+    assert lines.index(headline) < lines.index(bars[0])
+    verified = re.split(r"[\r\n]+", on_a_terminal(hub_environment, "verify"))
+    assert any(re.match(r"Reading *: +100%", line) for line in verified), verified
+    assert "sd-turbo: every file is as it was installed." in verified  # a line of its own
 
 
 def test_importing_by_reference_and_by_copy(
@@ -159,7 +176,7 @@ def test_importing_by_reference_and_by_copy(
         )  # fmt: skip
         assert drawn.returncode == 0, drawn.stderr
     removed = models(hub_environment, "remove", "mine", "copied")
-    assert "3 files stay where they are" in removed.stdout
+    assert "mine: 0 MB freed; 3 files stay where they are (your own)." in removed.stdout
     assert all(path.exists() for path in files.values())
 
 
@@ -246,3 +263,77 @@ def test_a_record_that_is_damaged_is_told_and_can_be_removed(
     assert (listed.returncode, "'sd-turbo' cannot be read" in listed.stderr) == (0, True)
     assert models(hub_environment, "remove", "sd-turbo").returncode == 0
     assert not record.exists()
+
+
+def test_only_the_model_of_exactly_that_name_is_removed(hub_environment: Environment) -> None:
+    for name in ("sd-turbo", "sd-turbo:f16"):
+        assert models(hub_environment, "pull", name, "--quiet").returncode == 0
+    removed = models(hub_environment, "remove", "SD-Turbo", "sd-turbo")
+    assert "3 files stay where they are (shared with another model)" in removed.stdout
+    failed(
+        models(hub_environment, "remove", "sd-turbo"), 21, "is not installed", "Did you mean 'sd-turbo:f16'?"
+    )
+    failed(models(hub_environment, "remove", "sd"), 21, "is not installed", "'sd-turbo:f16'")
+    for action in ("remove", "verify"):
+        failed(models(hub_environment, action, "sd-1.5"), 21, "'sd-1.5' is not installed")
+    assert models(hub_environment, "verify", "sd-t").returncode == 0
+    assert re.findall(r"^sd\S*", models(hub_environment, "list").stdout, re.M) == ["sd-turbo:f16"]
+    assert models(hub_environment, "remove", "sd-turbo:F16").returncode == 0
+
+
+def test_one_file_of_a_repository_by_a_name_of_the_users(
+    hub_environment: Environment, demo_hub: HubServer
+) -> None:
+    demo_hub.repos[REPO].files["old.ckpt"] = HubFile(b"\x80\x02}q\x00.")
+    failed(models(hub_environment, "pull", f"{REPO}/old.ckpt"), 26)
+    done = models(hub_environment, "pull", f"{REPO}/old.ckpt", "--allow-pickle", "--name", "mine")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("mine is installed")
+    assert "Downloading 1 file (" in done.stderr
+
+
+def test_the_demo_model_needs_no_catalogue(hub_environment: Environment, tmp_path: Path) -> None:
+    empty = {**hub_environment, "SDMANAGER_HOME": str(tmp_path / "empty")}
+    before = models(empty, "info", "Demo")
+    assert (before.returncode, "not yet; it is made here" in before.stdout) == (0, True)
+    assert not (tmp_path / "empty").exists()
+    assert json.loads(models(empty, "pull", "DEMO", "--json").stdout)["name"] == "demo"
+    assert models(empty, "pull", "demo").returncode == 0
+    after = json.loads(models(empty, "info", "demo", "--json").stdout)
+    assert (after["made"], after["catalogue"]["licence"]) == (True, "MIT")
+
+
+def test_a_model_of_ones_own_has_no_licence_from_the_catalogue(
+    hub_environment: Environment, settings: Settings
+) -> None:
+    paths = [str(path) for path in demo_model(settings).files.values()]
+    assert models(hub_environment, "import", *paths, "--name", "sd-turbo").returncode == 0
+    assert models(hub_environment, "pull", "sdxl-turbo", "--quiet").returncode == 0
+    info = models(hub_environment, "info", "sd-turbo").stdout
+    assert ("Licence" in info, "imported" in info) == (False, True)
+    assert json.loads(models(hub_environment, "info", "sd-turbo", "--json").stdout)["catalogue"] is None
+    assert "Licence" in models(hub_environment, "info", "sdxl-turbo:q8_0").stdout
+    listed = models(hub_environment, "list", "--all").stdout
+    assert listed.count("installed") == 1
+    assert re.search(r"^sdxl-turbo .*\n  :q8_0 .* installed$", listed, re.M), listed
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 5000, "x/" * 4000, "\x1b[2J"])
+def test_info_of_what_cannot_be_a_name(environment: Environment, name: str) -> None:
+    done = models(environment, "info", name)
+    failed(done, 21 if name.strip() else 2)
+    assert "\x1b" not in done.stderr
+
+
+def test_a_file_whose_name_would_drive_the_terminal(
+    hub_environment: Environment, settings: Settings, tmp_path: Path
+) -> None:
+    paths = []
+    for role, path in demo_model(settings).files.items():
+        paths.append(tmp_path / f"\x1b[2J\n{role}.safetensors")
+        paths[-1].symlink_to(path)
+    imported = models(hub_environment, "import", *map(str, paths), "--name", "mine")
+    assert imported.returncode == 0, imported.stderr
+    for shown in (models(hub_environment, "info", "mine"), models(hub_environment, "info", str(paths[0]))):
+        assert (shown.returncode, "\x1b" in shown.stdout) == (0, False)
+        assert r"\x1b[2J\n" in shown.stdout
