@@ -60,7 +60,7 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
     memory.add_argument("--vae-tiling", action="store_true", help="decode in tiles", default=UNSET)
     memory.add_argument(
         "--diffusion-fa", action=argparse.BooleanOptionalAction, default=UNSET,
-        help="flash attention in the diffusion model; by itself with CUDA and ROCm, where a language model reads the prompt",
+        help="flash attention; by itself with CUDA or ROCm where a language model reads the prompt",
     )  # fmt: skip
     memory.add_argument("--max-vram", metavar="GIB", type=float, help="VRAM budget", default=UNSET)
     memory.add_argument("-t", "--threads", metavar="N", type=int, help="CPU threads", default=UNSET)
