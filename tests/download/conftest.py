@@ -5,7 +5,6 @@ import gc
 import hashlib
 import random
 import re
-import subprocess
 import sys
 import threading
 import time
@@ -96,26 +95,3 @@ def remains(target):
         return sorted(name.rpartition(".")[2] for name in names)
 
     return remains
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mounts a tmpfs of so many bytes, and gives a function that makes it read-only."""
-    mounted = []
-
-    def mount(size):
-        folder = tmp_path / f"disk-{len(mounted)}"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            pytest.skip("needs the mount command")
-        if done.returncode:
-            pytest.skip(f"cannot mount a tmpfs: {done.stderr.strip()}")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 from hub_server import HubFile, Repo, serving_hub
 from pulling import PARTS, WHOLE, Pulling, weights_of
@@ -53,26 +51,3 @@ def hub_environment(hub, tmp_path, monkeypatch):
 @pytest.fixture
 def pulling(hub, hub_environment, home, tmp_path) -> Pulling:
     return Pulling(hub, home, tmp_path / "hf" / "hub")
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mounts a tmpfs of so many bytes."""
-    mounted = []
-
-    def mount(size):
-        folder = tmp_path / f"disk-{len(mounted)}"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            pytest.skip("needs the mount command")
-        if done.returncode:
-            pytest.skip(f"cannot mount a tmpfs: {done.stderr.strip()}")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)

@@ -224,17 +224,7 @@ def test_a_header_that_lies_is_refused(name):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_header_that_lies_in_a_large_file_is_refused(name):
     """Where there is room for what it claims, bounds of our own must hold."""
-    file = Zeros(HOSTILE[name], 24 * 10**9)
-    tracemalloc.start()
-    try:
-        read_gguf(file, file.size)
-    except (DamagedError, UnreadableError):
-        pass
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert peak < 8 * MIB
-    assert file.bytes_read <= MAX_HEADER + MIB
+    read_harmlessly(HOSTILE[name], 24 * 10**9)
 
 
 UNREADABLE = {
