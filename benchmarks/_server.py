@@ -110,8 +110,10 @@ def scripted(drawing: str, *, size: int = 128, **more: str) -> Iterator[Scripted
         folder = Path(name)
         program, pipe = folder / "sd-cli", folder / "pipe"
         picture, small = noise(folder / "picture.png", size), noise(folder / "small.png", 64)
-        model = folder / "model.gguf"
-        model.write_bytes(b"GGUF, as far as the server looks; the scripted engine does not")
+        model = folder / "model.safetensors"
+        header = b'{"x": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}}'
+        # A model as far as the server looks; the scripted engine does not.
+        model.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
         os.mkfifo(pipe)
         data = ROOT / "tests" / "data"
         files = {
