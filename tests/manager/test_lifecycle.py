@@ -361,7 +361,8 @@ async def test_a_stop_goes_on_when_its_caller_leaves(misbehaving):
     generation = await manager.submit("x", **SMALL)
     await eventually(lambda: manager.get(generation.id).progress.stage == "diffusion")
     impatient = asyncio.create_task(manager.stop())
-    await asyncio.sleep(0.05)
+    while manager.status is not ServerState.STOPPING:
+        await asyncio.sleep(0)
     impatient.cancel()
     await asyncio.gather(impatient, return_exceptions=True)
     assert manager.status is ServerState.STOPPING
