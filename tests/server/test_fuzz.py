@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -21,6 +22,7 @@ from sdmanager.errors import EngineOutOfMemoryError
 from sdmanager.jobs import Generation, Status
 from sdmanager.settings import Settings
 
+SUPPORT = Path(__file__).parents[1] / "support"
 LEFT_OUT = [
     "positive_data_acceptance",  # base64 that is no picture and a LoRA that is not there fit their types, too
     "unsupported_method",  # the door judges the content type before it looks whether the path takes the method
@@ -76,6 +78,7 @@ async def asked_by_schemathesis(settings: Settings, tmp_path: Path):
                 "--checks", "all", "--exclude-checks", ",".join(LEFT_OUT), "--max-examples", str(examples),
                 "--seed", "1", "--request-timeout", "60", "--continue-on-failure", "--no-color",
                 "--report", "har", "--report-har-path", "asked.har",
+                env={**os.environ, "SCHEMATHESIS_HOOKS": "fuzz_hooks", "PYTHONPATH": str(SUPPORT)},
                 cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             )  # fmt: skip
             try:
