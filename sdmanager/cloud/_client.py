@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING, Any, Final
 
 from sdmanager.threads import beside
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from sdmanager.generation import GeneratedImage, ImageRequest
 
     from ._asking import Target
+
+_FIRST_SESSION: Final = threading.Lock()
 
 
 class Client:
@@ -67,6 +70,7 @@ class Client:
         token = self._own_token()
         if token is None:
             return False
+        _open_session()
         # A provider's own key says nothing to the hub.
         api = HfApi(token=token if token.startswith("hf_") else False)
         info = await beside(api.model_info, self._target.model, expand=["inferenceProviderMapping"])
@@ -94,6 +98,7 @@ class Client:
     def _opened(self, token: str | None) -> AsyncInferenceClient:
         from huggingface_hub import AsyncInferenceClient
 
+        _open_session()
         # Where the client is given no token it takes the user's own, for any host; a header of None takes that out.
         headers: Any = {"authorization": None} if token is None else None
         return AsyncInferenceClient(
@@ -104,6 +109,17 @@ class Client:
             headers=headers,
             bill_to=self._bill_to,
         )
+
+
+def _open_session() -> None:
+    """Have the library make the session that its calls share.
+
+    Its releases before 2 make two where two threads ask for the first at once, and lose one with its connections.
+    """
+    from huggingface_hub import get_session
+
+    with _FIRST_SESSION:
+        get_session()
 
 
 async def _asked(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,7 @@ from sdmanager.errors import StorageError
 from sdmanager.process import child_environment, spawn, this_interpreter
 from sdmanager.threads import in_stoppable_thread
 
-from ._hub_parts import clear_parts
+from ._hub_parts import TRIALS, clear_parts, clear_trials
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -101,6 +102,7 @@ class Order:
         judge: Given the plans and the folder of the cache; the transfer begins when it has returned.
         on_bytes: Called with the bytes of each file that have come.
         on_again: Called with the number of a file that is fetched after all, as what was there is gone or damaged.
+        trials: How the names of temporary folders of the worker begin.
     """
 
     files: Sequence[CatalogFile]
@@ -110,6 +112,7 @@ class Order:
     judge: Callable[[Sequence[FilePlan], Path], Awaitable[None]]
     on_bytes: Callable[[Sequence[int]], None]
     on_again: Callable[[int], None]
+    trials: str = field(default_factory=lambda: f"{TRIALS}{secrets.token_hex(4)}-")
 
 
 async def fetch(order: Order, settings: Settings) -> list[Fetched]:
@@ -152,8 +155,10 @@ async def fetch(order: Order, settings: Settings) -> list[Fetched]:
         raise HubFaultError({"kind": "worker", "cause": type(exc).__name__}) from exc
     finally:
         for plan in plans:  # of a worker that was killed, and could not clean up
-            if plan.fetch and plan.blob is not None:
-                clear_parts(Path(plan.blob), older=0.0)
+            if plan.blob is not None:
+                clear_trials(Path(plan.blob), order.trials)
+                if plan.fetch:
+                    clear_parts(Path(plan.blob), older=0.0)
         with contextlib.suppress(OSError):
             order.gate.unlink(missing_ok=True)
     raise HubFaultError({"kind": "worker"})
@@ -174,7 +179,12 @@ def _request(order: Order) -> dict[str, Any]:
         }
         for file in order.files
     ]
-    return {"files": files, "gate": str(order.gate), "token": True if order.token else None}
+    return {
+        "files": files,
+        "gate": str(order.gate),
+        "token": True if order.token else None,
+        "trials": order.trials,
+    }
 
 
 async def _worker(order: Order, settings: Settings) -> AsyncGenerator[dict[str, Any]]:

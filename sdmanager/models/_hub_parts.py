@@ -1,9 +1,10 @@
-"""Unfinished files in the cache of huggingface_hub: those of this process, and what dead ones left."""
+"""What is unfinished in the cache of huggingface_hub: that of this process, and what dead ones left."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
 
 ROOM_TO_SPARE: Final = 64 * 2**20
 """Bytes that a transfer leaves free on the disk."""
+
+STALE_SECONDS: Final = 60.0
+"""After which nothing comes any more of what is as it was."""
+
+TRIALS: Final = "tmp-sdmanager-"
+"""How the names of the folders begin in which the library, in a worker of ours, tries whether links can be made."""
 
 
 def own_parts(parts: Iterable[Path]) -> list[Path]:
@@ -43,6 +50,7 @@ def clear_parts(blob: Path, *, older: float) -> None:
 
     storage = blob.parent.parent
     _clear_probes((storage, blob.parent))
+    clear_trials(blob, TRIALS, older=max(older, STALE_SECONDS))
     oldest = time.time() - older
     with contextlib.suppress(OSError, Timeout, NotImplementedError):
         parts = [
@@ -55,6 +63,22 @@ def clear_parts(blob: Path, *, older: float) -> None:
         with FileLock(locks / f"{blob.name}.lock", timeout=0, mode=0o664):
             for part in parts:
                 part.unlink(missing_ok=True)
+
+
+def clear_trials(blob: Path, prefix: str, *, older: float = 0.0) -> None:
+    """Delete folders in which a worker has tried whether links can be made, and was ended over it.
+
+    Args:
+        blob: A file of the cache: they are in its repository's folder, or in that of the whole cache.
+        prefix: Of their names.
+        older: Seconds since anything was last made in what is deleted.
+    """
+    oldest = time.time() - older
+    with contextlib.suppress(OSError):
+        for folder in (blob.parent.parent, blob.parent.parent.parent):
+            for trial in folder.glob(f"{prefix}*"):
+                if trial.lstat().st_mtime <= oldest:
+                    shutil.rmtree(trial, ignore_errors=True)
 
 
 def _clear_probes(folders: Iterable[Path]) -> None:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import signal
+import tempfile
 import threading
 import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 from sdmanager.files import free_bytes
 
 from ._hub_faults import SetUpError, WrongFileError, facts_of, library_fault
-from ._hub_parts import ROOM_TO_SPARE, clear_parts, own_parts
+from ._hub_parts import ROOM_TO_SPARE, STALE_SECONDS, clear_parts, own_parts
 from ._hub_transfer import PIECE_BYTES, StoppedError, Transfer
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 Facts: TypeAlias = "dict[str, Any]"
 
 AT_ONCE: Final = 4
-STALE_SECONDS: Final = 60.0
 _TELL_SECONDS: Final = 0.1
 _PAUSES: Final = (1.0, 3.0)
 _GET_PAUSES: Final = (1.0, 3.0, 9.0)
@@ -354,8 +354,10 @@ def main(request: Mapping[str, Any]) -> NoReturn:
     """Carry out a request as the only thing that this process does.
 
     Args:
-        request: ``files`` and ``token`` as of a ``Job``; ``gate``: a file whose appearance is the leave to fetch.
+        request: ``files`` and ``token`` as of a ``Job``; ``gate``: a file whose appearance is the leave to fetch;
+            ``trials``: how the names of temporary folders begin, so that they are known when this process is killed.
     """
+    tempfile.template = request["trials"]
     gate = Path(request["gate"])
     lock = threading.Lock()
     blobs: list[Path] = []

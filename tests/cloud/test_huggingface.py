@@ -7,10 +7,14 @@ import contextlib
 import io
 import json
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import pytest
+from huggingface_hub.utils import _http
 from inference_server import HUB, ROUTER, TOKEN, WAIT, Answer, Asked, InferenceServer, as_json, drawn
 from PIL import Image
 
@@ -137,6 +141,26 @@ async def test_the_same_seed_is_the_same_picture(service: InferenceServer, model
     async with HuggingFaceGenerator(model) as generator:
         first, second = await asyncio.gather(generator.generate(REQUEST), generator.generate(REQUEST))
     assert first.image.png == second.image.png
+
+
+async def test_two_that_begin_at_once_share_the_librarys_session(
+    service: InferenceServer, model: str
+) -> None:
+    made: list[object] = []
+    genuine = _http.default_client_factory
+
+    def factory() -> Any:
+        made.append(None)
+        time.sleep(0.2)
+        return genuine()
+
+    huggingface_hub.set_client_factory(factory)
+    try:
+        generators = [HuggingFaceGenerator(model) for _ in range(2)]
+        await asyncio.gather(*(generator.generate(REQUEST) for generator in generators))
+    finally:
+        huggingface_hub.set_client_factory(genuine)
+    assert len(made) == 1
 
 
 async def test_events_invent_nothing(service: InferenceServer) -> None:

@@ -113,6 +113,34 @@ async def test_it_is_broken_off_while_it_is_checked(pulling, monkeypatch):
         assert pulling.left() == []
 
 
+async def test_it_is_broken_off_while_the_library_tries_to_link(pulling, monkeypatch):
+    """The library makes a folder for that, and cannot delete it when its process is ended."""
+    from sdmanager.models import _hub
+
+    slow = (
+        "import os, time\n"
+        "def symlink(source, target, genuine=os.symlink, **options):\n"
+        "    if 'dummy_file' in str(target):\n"
+        "        time.sleep(100)\n"
+        "    genuine(source, target, **options)\n"
+        "os.symlink = symlink\n"
+    )
+    monkeypatch.setattr(_hub, "_LAUNCH", slow + _hub._LAUNCH)
+    task = begin(pulling)
+    while "dummy_file_src" not in pulling.left():
+        assert not task.done()
+        await asyncio.sleep(0.02)
+    names = ("tmp-sdmanager-dead-x", "tmp-sdmanager-alive-x", "tmp1234")
+    dead, alive, strange = (pulling.cache / name for name in names)
+    for folder in (dead, alive, strange):
+        folder.mkdir()
+        (folder / "dummy_file_src").touch()
+    for folder in (dead, strange):
+        os.utime(folder, (time.time() - 100,) * 2)
+    await cancel(task)
+    assert {folder for folder in pulling.cache.rglob("tmp*") if folder.is_dir()} == {alive, strange}
+
+
 async def test_what_another_model_has_stays(pulling):
     """Fetched by this pull, and taken from the cache by another one meanwhile."""
     knobs = pulling.knobs(PARTS, "diffusion_model.safetensors")
