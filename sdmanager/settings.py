@@ -118,6 +118,11 @@ class Settings:
         return self.state_dir / "generations"
 
     @property
+    def memory_file(self) -> Path:
+        """What runs were seen to use."""
+        return self.state_dir / "memory.json"
+
+    @property
     def loras_dir(self) -> Path:
         """The only folder that LoRAs are taken from."""
         return self.loras or self.data_dir / "loras"

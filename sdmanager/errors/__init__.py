@@ -49,6 +49,8 @@ from .models import ModelNotInstalledError as ModelNotInstalledError
 from .models import ModelUnsafeError as ModelUnsafeError
 from .models import ModelUnsupportedError as ModelUnsupportedError
 from .resources import InsufficientResourcesError as InsufficientResourcesError
+from .resources import OffloadError as OffloadError
+from .resources import RestoreError as RestoreError
 from .server import AlreadyTerminalError as AlreadyTerminalError
 from .server import GenerationCancelledError as GenerationCancelledError
 from .server import GenerationNotFoundError as GenerationNotFoundError
@@ -106,9 +108,11 @@ __all__ = (
     "NoDeviceError",
     "NoEngineWorksError",
     "NoImageError",
+    "OffloadError",
     "OutputError",
     "PortInUseError",
     "RefusedError",
+    "RestoreError",
     "RouteNotFoundError",
     "SDManagerError",
     "ServerAlreadyRunningError",

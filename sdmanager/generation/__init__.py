@@ -10,11 +10,13 @@ from .events import Failed as Failed
 from .events import Preview as Preview
 from .events import Progress as Progress
 from .events import Queued as Queued
+from .events import Replanned as Replanned
 from .events import Stage as Stage
 from .events import StageChanged as StageChanged
 from .generator import ImageGenerator as ImageGenerator
 from .pictures import eight_bits as eight_bits
 from .pictures import turn_upright as turn_upright
+from .plan import MemoryChoices as MemoryChoices
 from .plan import MemoryPlan as MemoryPlan
 from .presets import STEPS_MAX as STEPS_MAX
 from .presets import GenerationPreset as GenerationPreset
@@ -33,6 +35,7 @@ from .request import RequestFields as RequestFields
 from .result import GeneratedImage as GeneratedImage
 from .result import GenerationResult as GenerationResult
 from .result import ImageData as ImageData
+from .result import MemoryUse as MemoryUse
 from .result import PreviewTimings as PreviewTimings
 from .result import StageTimings as StageTimings
 from .result import check_image_suffix as check_image_suffix
@@ -61,7 +64,9 @@ __all__ = (
     "ImageRequest",
     "LoopLocks",
     "Lora",
+    "MemoryChoices",
     "MemoryPlan",
+    "MemoryUse",
     "Preview",
     "PreviewFormat",
     "PreviewMethod",
@@ -69,6 +74,7 @@ __all__ = (
     "PreviewTimings",
     "Progress",
     "Queued",
+    "Replanned",
     "RequestFields",
     "RunningTasks",
     "Stage",

@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sdmanager.errors import SDManagerError
 
+    from .plan import MemoryPlan
     from .result import GenerationResult, ImageData
 
 
 class Stage(StrEnum):
-    """What the engine is busy with. A stage may come back: newer engines load each part when it is needed."""
+    """What a generation is busy with. A stage may come back: newer engines load each part when it is needed.
 
+    Attributes:
+        OFFLOADING: Others that hold memory are put aside; before the engine starts, and only where they must be.
+        LOADING: The engine reads the model.
+        DIFFUSION: It samples.
+        DECODING: It makes pictures of latents.
+    """
+
+    OFFLOADING = "offloading"
     LOADING = "loading"
     DIFFUSION = "diffusion"
     DECODING = "decoding"
@@ -87,6 +96,19 @@ class Preview(_Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replanned(_Event):
+    """The engine ran out of memory, and starts once more with stricter memory flags.
+
+    Attributes:
+        plan: What it starts with now.
+        reason: Why, in one sentence.
+    """
+
+    plan: MemoryPlan
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completed(_Event):
     """The last event of a generation that gave its pictures."""
 
@@ -105,6 +127,6 @@ class Cancelled(_Event):
     """The last event of a generation that was cancelled."""
 
 
-Event = Queued | StageChanged | Progress | Preview | Completed | Failed | Cancelled
+Event = Queued | StageChanged | Progress | Preview | Replanned | Completed | Failed | Cancelled
 
 EventCallback = Callable[[Event], None]

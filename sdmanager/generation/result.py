@@ -146,6 +146,22 @@ class StageTimings:
     loading: float = 0.0
     diffusion: float = 0.0
     decoding: float = 0.0
+    offloading: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What a run was seen to use; None is unknown.
+
+    Attributes:
+        ram: Peak resident memory of the engine, in bytes.
+        vram: Peak of the graphics memory that the engine had, in bytes.
+        weights: What the engine itself says its weights take, in bytes.
+    """
+
+    ram: int | None = None
+    vram: int | None = None
+    weights: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +192,10 @@ class GenerationResult:
         model: Name of the model.
         variant: Variant of the engine (cpu, cuda, vulkan, …, custom).
         plan: Memory flags that were used.
-        previews: What the previews took, or None where none were asked for.
+        previews: What the previews took, or None where none were asked for; of the start that drew the pictures, where
+            the engine had to start once more.
+        memory: What the engine used, or None where that was not looked at.
+        out_of_memory: Plans with which the engine ran out of memory before this one.
     """
 
     images: tuple[GeneratedImage, ...]
@@ -186,6 +205,8 @@ class GenerationResult:
     variant: str
     plan: MemoryPlan
     previews: PreviewTimings | None = None
+    memory: MemoryUse | None = None
+    out_of_memory: tuple[MemoryPlan, ...] = ()
 
     @property
     def image(self) -> GeneratedImage:

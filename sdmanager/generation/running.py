@@ -21,6 +21,10 @@ class RunningTasks:
         # Not futures of asyncio: whoever waits may do so on another loop.
         self._ended: dict[asyncio.Task[Any], Future[None]] = {}
 
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._ended)
+
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
         """Count the current task in."""

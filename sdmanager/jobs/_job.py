@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING, Any
+
+from sdmanager.errors import SDManagerError
 
 from .feed import Feed
 
@@ -35,3 +38,11 @@ class Job:
         self.sequence += 1
         elapsed = time.monotonic() - self.began
         return {"generation_id": self.id, "sequence": self.sequence - 1, "elapsed": elapsed}
+
+
+def unexpected(generation_id: str, error: Exception) -> SDManagerError:
+    """What is told of an error that is none of ours: its own words may hold a path or a prompt."""
+    logging.getLogger("sdmanager.jobs").error(
+        "generation %s ended with an unexpected error", generation_id, exc_info=error
+    )
+    return SDManagerError(f"The generation ended with an unexpected error ({type(error).__name__}).")

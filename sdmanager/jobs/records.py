@@ -7,7 +7,7 @@ anywhere else.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, astuple
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -26,6 +26,7 @@ from sdmanager.generation import (
     GeneratedImage,
     GenerationResult,
     MemoryPlan,
+    MemoryUse,
     PreviewTimings,
     StageTimings,
 )
@@ -91,6 +92,8 @@ def _result_to_json(result: GenerationResult) -> dict[str, object]:
         "variant": result.variant,
         "plan": asdict(result.plan),
         "previews": asdict(result.previews) if result.previews else None,
+        "memory": asdict(result.memory) if result.memory else None,
+        "out_of_memory": [asdict(plan) for plan in result.out_of_memory],
     }
 
 
@@ -103,12 +106,14 @@ def _text(value: object) -> str:
 
 def _finite(value: Any) -> Any:
     """The model's ``allow_inf_nan`` does not reach into dataclasses in older releases of pydantic."""
-    if not all(math.isfinite(number) for number in astuple(value) if isinstance(number, float)):
+    values = (getattr(value, field.name) for field in fields(value))
+    if not all(math.isfinite(number) for number in values if isinstance(number, float)):
         raise ValueError("is not finite")
     return value
 
 
 _Text = Annotated[str, PlainValidator(_text)]
+_Plan = Annotated[MemoryPlan, AfterValidator(_finite)]
 _Time = Annotated[int, Field(ge=0, le=10**14)]
 
 
@@ -128,8 +133,11 @@ class _Result(_Checked):
     timings: Annotated[StageTimings, AfterValidator(_finite)]
     model: _Text
     variant: _Text
-    plan: Annotated[MemoryPlan, AfterValidator(_finite)]
+    plan: _Plan
     previews: Annotated[PreviewTimings, AfterValidator(_finite)] | None
+    # Records of older versions have none.
+    memory: MemoryUse | None = None
+    out_of_memory: Annotated[list[_Plan], Field(max_length=100)] = []
 
     def to_result(self, folder: Path) -> GenerationResult:
         return GenerationResult(
@@ -143,6 +151,8 @@ class _Result(_Checked):
             variant=self.variant,
             plan=self.plan,
             previews=self.previews,
+            memory=self.memory,
+            out_of_memory=tuple(self.out_of_memory),
         )
 
 

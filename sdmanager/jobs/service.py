@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
-import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,34 +25,27 @@ from sdmanager.generation import (
     Preview,
     Progress,
     Queued,
+    Replanned,
+    RunningTasks,
     StageChanged,
 )
 from sdmanager.threads import in_thread, outlast
 
-from ._job import Job
-from .derived import fingerprint, last_event, nothing_yet
+from ._job import Job, unexpected
+from .derived import entered, fingerprint, last_event, nothing_yet, retry_after
 from .feed import Feed
 from .states import Status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-    from sdmanager.generation import (
-        Event,
-        EventCallback,
-        GenerationResult,
-        ImageGenerator,
-        ImageRequest,
-    )
+    from sdmanager.generation import Event, EventCallback, GenerationResult, ImageGenerator, ImageRequest
 
     from .registry import GenerationRegistry
     from .snapshots import Generation
 
 _log = logging.getLogger("sdmanager.jobs")
-
 _HUB_CAPACITY: Final = 1024
-_RETRY_SECONDS: Final = 5  # where nothing is known about the generation in hand
-_RETRY_SECONDS_MAX: Final = 120
 
 
 class GenerationService:
@@ -85,14 +78,15 @@ class GenerationService:
         self._jobs: dict[str, Job] = {}
         self._waiting: deque[Job] = deque()
         self._current: Job | None = None
+        self._reservation = RunningTasks()
         self._supervisors: set[asyncio.Task[None]] = set()
         self._open = True
         self.hub = Feed(_HUB_CAPACITY)
 
     @property
     def busy(self) -> bool:
-        """Whether one is being drawn."""
-        return self._current is not None
+        """Whether one is being drawn, or the place is reserved."""
+        return self._current is not None or bool(self._reservation)
 
     @property
     def waiting(self) -> int:
@@ -134,9 +128,10 @@ class GenerationService:
             return
         if not self._open:
             raise ServerNotRunningError("The server is stopping and takes no more requests.")
-        if self._current is not None and len(self._waiting) >= self.queue_size:
+        if self.busy and len(self._waiting) >= self.queue_size:
             what = "The queue is full" if self.queue_size else "Another generation is being drawn"
-            raise ServerBusyError(f"{what}.", details={"retry_after": self.retry_after()})
+            drawn = self.registry.get(self._current.id) if self._current is not None else None
+            raise ServerBusyError(f"{what}.", details={"retry_after": retry_after(drawn)})
 
     async def draw(self, request: ImageRequest, on_event: EventCallback | None = None) -> GenerationResult:
         """Submit a request and wait for its pictures; cancelling the task cancels the generation.
@@ -158,7 +153,9 @@ class GenerationService:
                 except BaseException as exc:  # noqa: BLE001 - raised below, from the caller's own call
                     raised.append(exc)
                     # Not at once: whoever tells this may be in the middle of telling others.
-                    asyncio.get_running_loop().call_soon(self._begin_abort_of, event.generation_id)
+                    asyncio.get_running_loop().call_soon(
+                        self._begin_abort, self._jobs.get(event.generation_id)
+                    )
 
         job = self._admit(request, None, None, guarded)
         try:
@@ -183,11 +180,31 @@ class GenerationService:
         job = Job(generation.id, request.with_defaults(count=self._count), on_event)
         self._jobs[job.id] = job
         self._waiting.append(job)
-        if self._current is None:
-            self._start_next()
-        else:
+        if self.busy:
             self._tell_positions()
+        else:
+            self._start_next()
         return job
+
+    @contextlib.asynccontextmanager
+    async def reserved(self) -> AsyncIterator[None]:
+        """The place, for other work of the current task than a generation; requests wait or are refused meanwhile.
+
+        Closing the service cancels that task, and waits until it has left the block.
+
+        Raises:
+            ServerBusyError: There is no place.
+            ServerNotRunningError: The service is closed.
+        """
+        self.refuse_if_full()
+        if self.busy:
+            raise ServerBusyError("Another generation is being drawn.")
+        try:
+            with self._reservation.current():
+                yield
+        finally:
+            if self._open and self._current is None:
+                self._start_next()
 
     async def cancel(self, generation_id: str) -> Generation:
         """Cancel a generation; returns once its engine is dead and its files are gone. Idempotent.
@@ -248,15 +265,6 @@ class GenerationService:
             await asyncio.wait([job.ended])
         return self.get(generation_id)
 
-    def retry_after(self) -> int:
-        """Seconds after which a place may be free: a guess, 1 to 120."""
-        progress = None
-        if self._current is not None:
-            generation = self.registry.get(self._current.id)
-            progress = generation.progress if generation is not None else None
-        eta = progress.eta_seconds if progress is not None else None
-        return min(max(math.ceil(eta if eta is not None else _RETRY_SECONDS), 1), _RETRY_SECONDS_MAX)
-
     async def aclose(self) -> None:
         """Take nothing more, cancel what waits and what is drawn, and wait until all has ended; idempotent."""
         self._open = False
@@ -266,6 +274,7 @@ class GenerationService:
             self._finish(job, None)
         if self._current is not None:
             await self._abort(self._current)
+        await self._reservation.cancel_others()
         if self._supervisors:
             await asyncio.wait(list(self._supervisors))
         self.hub.close()
@@ -302,19 +311,17 @@ class GenerationService:
             outcome = None if job.cancelled else exc
         self._current = None  # first: who is told of the end may ask for the next one at once
         self._finish(job, outcome)
-        if self._current is None:
+        if not self.busy:
             self._start_next()
 
     async def _abort(self, job: Job) -> None:
         self._begin_abort(job)
         await asyncio.wait([job.ended])
 
-    def _begin_abort_of(self, generation_id: str) -> None:
-        if (job := self._jobs.get(generation_id)) is not None:
-            self._begin_abort(job)
-
-    def _begin_abort(self, job: Job) -> None:
-        """Cancel a job that waits or is drawn; one that has its pictures keeps them."""
+    def _begin_abort(self, job: Job | None) -> None:
+        """Cancel a job that waits or is drawn; one that has its pictures keeps them, and one that is None has ended."""
+        if job is None:
+            return
         if job in self._waiting:
             self._waiting.remove(job)
             self._finish(job, None)
@@ -332,7 +339,7 @@ class GenerationService:
                 self._publish(job, Cancelled)
                 job.ended.set_exception(GenerationCancelledError("The generation was cancelled."))
             case Exception():
-                error = outcome if isinstance(outcome, SDManagerError) else _unexpected(job, outcome)
+                error = outcome if isinstance(outcome, SDManagerError) else unexpected(job.id, outcome)
                 self._update(job, status=Status.ERROR, position=None, error=error)
                 # Without its traceback, which holds the whole request for as long as the event is kept.
                 told = type(error)(error.message, hint=error.hint, details=error.details)
@@ -357,6 +364,7 @@ class GenerationService:
         """An event of the generator; its end is told later, when the result has been written down."""
         match event:
             case StageChanged(stage=stage):
+                self._update(job, progress=entered(self.registry.get(job.id), stage))
                 self._publish(job, StageChanged, stage=stage)
             case Progress(percentage=percentage) if percentage >= 100:
                 job.whole = event  # it is told with the end: the pictures are still to be written down
@@ -364,7 +372,7 @@ class GenerationService:
                 stamped = self._stamped(job, event)
                 self._update(job, progress=stamped)
                 self._send(job, stamped)
-            case Preview():
+            case Preview() | Replanned():
                 self._send(job, self._stamped(job, event))
             case _:
                 pass
@@ -389,8 +397,3 @@ class GenerationService:
             self._on_event(event)
         if job.on_event is not None:
             job.on_event(event)
-
-
-def _unexpected(job: Job, error: Exception) -> SDManagerError:
-    _log.error("generation %s ended with an unexpected error", job.id, exc_info=error)
-    return SDManagerError(f"The generation ended with an unexpected error ({type(error).__name__}).")

@@ -7,11 +7,13 @@ from .face import Face as Face
 from .http import HttpServer as HttpServer
 from .http import bind as bind
 from .origins import DoorPolicy as DoorPolicy
+from .schemas import AsideInfo as AsideInfo
 from .schemas import EngineInfo as EngineInfo
 from .schemas import ErrorInfo as ErrorInfo
 from .schemas import ServerInfo as ServerInfo
 
 __all__ = (
+    "AsideInfo",
     "DoorPolicy",
     "EngineInfo",
     "ErrorInfo",

@@ -68,7 +68,9 @@ class ProgressBody(_Body):
 
     current_step: int = Field(ge=0)
     total_steps: int = Field(ge=0, description="0 while unknown.")
-    stage: Literal["loading", "diffusion", "decoding"]
+    stage: Literal["offloading", "loading", "diffusion", "decoding"] = Field(
+        description="offloading: others that hold memory are put aside; only where they must be."
+    )
     percentage: float = Field(ge=0, le=100)
     current_image: int = Field(ge=1)
     total_images: int = Field(ge=1)
@@ -90,6 +92,22 @@ class StageTimingsBody(_Body):
     loading: int
     diffusion: int
     decoding: int
+    offloading: int = Field(description="Before the engine started: others were put aside.")
+
+
+class PlanBody(_Body):
+    """Memory flags as the command line has them, who was put aside for them, and why."""
+
+    flags: tuple[str, ...] = Field(description="Empty: none.")
+    evictions: tuple[str, ...] = Field(description="Names of what was put aside.")
+    reasons: tuple[str, ...] = Field(description="One sentence each.")
+
+
+class MemoryBody(_Body):
+    """What the engine was seen to use at the highest; what is unknown is missing."""
+
+    ram_bytes: int | None = Field(None, ge=0)
+    vram_bytes: int | None = Field(None, ge=0)
 
 
 class PreviewTimingsBody(_Body):
@@ -110,6 +128,11 @@ class ResultBody(_Body):
     timings: StageTimingsBody
     model: str
     variant: str = Field(description="Of the engine: cpu, cuda, vulkan, …")
+    plan: PlanBody
+    memory: MemoryBody | None = None
+    out_of_memory: tuple[PlanBody, ...] | None = Field(
+        None, description="Plans with which the engine ran out of memory before this one."
+    )
     previews: PreviewTimingsBody | None = None
 
 
@@ -179,6 +202,26 @@ class EngineInfo(_Body):
     source: str | None = None
 
 
+class AsideInfo(_Body):
+    """A program that was put aside for a picture, or is being brought back.
+
+    Attributes:
+        name: Of the program.
+        what: It held.
+        since: When it was put aside, in milliseconds since the epoch.
+        attempts: To bring it back that failed in a row.
+        retry_at: When it is tried again, in milliseconds since the epoch; None: not by itself.
+        error: Why the last attempt failed; None: nothing went wrong.
+    """
+
+    name: str
+    what: str
+    since: int
+    attempts: int
+    retry_at: int | None = None
+    error: str | None = None
+
+
 class ServerInfo(_Body):
     """What a server is and how it stands.
 
@@ -198,6 +241,7 @@ class ServerInfo(_Body):
         samplers: Names that the engine takes.
         schedulers: Likewise.
         preview_methods: Likewise.
+        aside: Programs that were put aside for pictures, and are not back yet.
         error: Why the manager crashed.
     """
 
@@ -216,6 +260,7 @@ class ServerInfo(_Body):
     samplers: tuple[str, ...] = ()
     schedulers: tuple[str, ...] = ()
     preview_methods: tuple[str, ...] = ()
+    aside: tuple[AsideInfo, ...] = ()
     error: ErrorInfo | None = None
 
 

@@ -10,7 +10,7 @@ from sdmanager.jobs import Status
 
 if TYPE_CHECKING:
     from sdmanager.errors import SDManagerError
-    from sdmanager.generation import GenerationResult, Preview, Progress
+    from sdmanager.generation import GenerationResult, MemoryPlan, MemoryUse, Preview, Progress
     from sdmanager.jobs import Failure, Generation
 
 GENERATIONS: Final = "/v1/images/generations"
@@ -85,10 +85,16 @@ def result_body(result: GenerationResult) -> dict[str, object]:
             "loading": _milliseconds(timings.loading),
             "diffusion": _milliseconds(timings.diffusion),
             "decoding": _milliseconds(timings.decoding),
+            "offloading": _milliseconds(timings.offloading),
         },
         "model": result.model,
         "variant": result.variant,
+        "plan": plan_body(result.plan),
     }
+    if result.memory is not None:
+        body["memory"] = memory_body(result.memory)
+    if result.out_of_memory:
+        body["outOfMemory"] = [plan_body(plan) for plan in result.out_of_memory]
     if previews is not None:
         shown: dict[str, object] = {
             "count": previews.count,
@@ -99,6 +105,17 @@ def result_body(result: GenerationResult) -> dict[str, object]:
             shown["firstAfter"] = _milliseconds(previews.first_after)
         body["previews"] = shown
     return body
+
+
+def plan_body(plan: MemoryPlan) -> dict[str, object]:
+    """Memory flags as the command line has them, who was put aside for them, and why."""
+    return {"flags": list(plan.flags), "evictions": list(plan.evictions), "reasons": list(plan.reasons)}
+
+
+def memory_body(use: MemoryUse) -> dict[str, object]:
+    """What was seen to be used; what is unknown is missing."""
+    known = {"ramBytes": use.ram, "vramBytes": use.vram}
+    return {name: size for name, size in known.items() if size is not None}
 
 
 def preview_body(preview: Preview, *, inline: bool) -> dict[str, object]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from sdmanager.generation import Cancelled, Failed, Preview, Progress, Queued, StageChanged
+from sdmanager.generation import Cancelled, Failed, Preview, Progress, Queued, Replanned, Stage, StageChanged
 
 from .streams import encode
-from .wire import GENERATIONS, failure_body, preview_body, progress_body
+from .wire import GENERATIONS, failure_body, plan_body, preview_body, progress_body
 
 if TYPE_CHECKING:
     from sdmanager.generation import Event
@@ -42,6 +42,9 @@ class NativeWords:
                 return self.word(progress, number, feed) if progress is not None else None
             case Preview():
                 return "preview", preview_words(event, number, inline=self._inline)
+            case Replanned():
+                words = {"plan": plan_body(event.plan), "reason": event.reason}
+                return "replanned", {"id": event.generation_id, **words}
             case _:
                 return None
 
@@ -52,6 +55,8 @@ class NativeWords:
 
 def first_progress(service: GenerationService, event: StageChanged) -> Progress | None:
     """A stage in which nothing is done yet; every other change of stage is followed by a progress of its own."""
+    if event.stage is Stage.OFFLOADING:
+        return None
     generation = service.registry.get(event.generation_id)
     progress = generation.progress if generation is not None else None
     if progress is None or progress.percentage > 0:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from results import a_result, some_progress
 
-from sdmanager.generation import PreviewTimings
+from sdmanager.generation import MemoryPlan, MemoryUse, PreviewTimings
 from sdmanager.jobs import Failure, Generation, Status
 from sdmanager.jobs.records import from_json, to_json
 
@@ -27,6 +27,18 @@ SOUND = {
     ),
     "with no preview yet": Generation(
         "gen_1", Status.COMPLETE, 1000, 2000, result=a_result(*FILES, previews=PreviewTimings())
+    ),
+    "with its memory": Generation(
+        "gen_1",
+        Status.COMPLETE,
+        1000,
+        2000,
+        result=a_result(
+            *FILES,
+            plan=MemoryPlan(stream_layers=True, evictions=("ollama",), reasons=("Why.",)),
+            memory=MemoryUse(ram=5, weights=3),
+            out_of_memory=(MemoryPlan(), MemoryPlan(vae_tiling=True)),
+        ),
     ),
     "error": Generation("gen_1", Status.ERROR, 1000, 2000, error=Failure("IO_ERROR", "Full.", None)),
     "cancelled": Generation("gen_1", Status.CANCELLED, 1000, 2000),
@@ -52,6 +64,21 @@ def through_a_file(data):
 @pytest.mark.parametrize("name", SOUND)
 def test_what_was_written_is_read(name):
     assert from_json(through_a_file(to_json(SOUND[name])), FOLDER) == SOUND[name]
+
+
+def test_evictions_and_reasons_are_read_too():
+    read = from_json(through_a_file(to_json(SOUND["with its memory"])), FOLDER)
+    assert (read.result.plan.evictions, read.result.plan.reasons) == (("ollama",), ("Why.",))
+
+
+def test_a_record_of_an_older_version_is_read():
+    data = through_a_file(to_json(SOUND["complete"]))
+    for name in ("memory", "out_of_memory"):
+        del data["result"][name]
+    for name in ("stream_layers", "evictions", "reasons"):
+        del data["result"]["plan"][name]
+    del data["result"]["timings"]["offloading"]
+    assert from_json(data, FOLDER) == SOUND["complete"]
 
 
 def test_position_and_progress_are_of_the_process_that_ended():

@@ -8,7 +8,7 @@ import logging
 import weakref
 
 import pytest
-from scripted_generator import ScriptedGenerator, preview, progress, result_of
+from scripted_generator import ScriptedGenerator, preview, progress, replanned, result_of, stage
 
 from sdmanager.errors import (
     AlreadyTerminalError,
@@ -20,7 +20,7 @@ from sdmanager.errors import (
     ServerNotRunningError,
     StorageError,
 )
-from sdmanager.generation import Completed, Failed, ImageRequest, Queued, Stage
+from sdmanager.generation import Completed, Failed, ImageRequest, Queued, Replanned, Stage
 from sdmanager.jobs import GenerationRegistry, GenerationService, Status
 
 
@@ -553,3 +553,88 @@ async def test_closing_cancels_all_and_takes_no_more(make, generator):
     with pytest.raises(ServerNotRunningError):
         service.submit(request())
     await service.aclose()
+
+
+async def test_another_try_is_told_with_the_generations_own_stamp(make, generator):
+    told = []
+    service = make(on_event=told.append)
+    generation = service.submit(request())
+    generator.tell(replanned("It ran out of memory."))
+    await settle()
+    (event,) = [event for event in told if isinstance(event, Replanned)]
+    assert (event.generation_id, event.reason) == (generation.id, "It ran out of memory.")
+    assert [each.sequence for each in told] == list(range(len(told)))
+    generator.finish()
+    await service.wait(generation.id)
+
+
+async def test_a_stage_is_seen_before_the_first_progress_in_it(make, generator):
+    service = make()
+    generation = service.submit(request())
+    for entered in (Stage.OFFLOADING, Stage.LOADING, Stage.DIFFUSION):
+        generator.tell(stage(entered))
+        await settle()
+        assert service.get(generation.id).progress.stage is entered
+    generator.tell(progress(2), stage(Stage.DECODING))
+    await settle()
+    shown = service.get(generation.id).progress
+    assert (shown.stage, shown.step, shown.total_steps) == (Stage.DECODING, 0, 0)
+    assert shown.percentage == progress(2).percentage
+    generator.finish()
+    await service.wait(generation.id)
+
+
+# --- the place, reserved for other work
+
+
+async def test_who_comes_while_the_place_is_reserved_waits_or_is_refused(make, generator):
+    service = make(queue_size=1)
+    async with service.reserved():
+        assert service.busy
+        waiting = service.submit(request())
+        assert (waiting.status, waiting.position) == (Status.PENDING, 1)
+        with pytest.raises(ServerBusyError):
+            service.submit(request())
+        await settle()
+        assert generator.requests == []
+    await settle()
+    assert len(generator.requests) == 1
+    generator.finish()
+    assert (await service.wait(waiting.id)).status is Status.COMPLETE
+    assert not service.busy
+
+
+async def test_the_place_is_free_again_whatever_happened_in_it(make, generator):
+    service = make()
+    with pytest.raises(ZeroDivisionError):
+        async with service.reserved():
+            raise ZeroDivisionError
+    assert not service.busy
+
+
+async def test_a_place_that_is_taken_cannot_be_reserved(make, generator):
+    service = make(queue_size=2)
+    service.submit(request())
+    with pytest.raises(ServerBusyError):
+        async with service.reserved():
+            pytest.fail("it was drawn at the same time")
+    async with make().reserved():
+        with pytest.raises(ServerBusyError):
+            await service.reserved().__aenter__()
+
+
+async def test_closing_ends_the_work_that_has_reserved_it(make):
+    service, left = make(), []
+
+    async def work() -> None:
+        try:
+            async with service.reserved():
+                await asyncio.sleep(600)
+        finally:
+            left.append(service.busy)
+
+    working = asyncio.create_task(work())
+    await settle()
+    await asyncio.wait_for(service.aclose(), 10)
+    assert left == [False]
+    assert working.cancelled()

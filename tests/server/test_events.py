@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from scripted_generator import preview, progress
+from scripted_generator import preview, progress, replanned, stage
 from serving import GENERATIONS, Served, serving
 from sse_client import Told, events_of, names, soon, sse
 
 from sdmanager.engine import LocalGenerator
-from sdmanager.generation import Preview
+from sdmanager.generation import Preview, Replanned, Stage
+from sdmanager.server.words import NativeWords
 from sdmanager.settings import Settings
 
 MEDIA = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
@@ -171,6 +174,35 @@ async def _deaf(served: Served, path: str) -> asyncio.StreamWriter:
     writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{served.server.port}\r\n\r\n".encode())
     await writer.drain()
     return writer
+
+
+# Room for it
+
+
+async def test_making_room_and_another_try_are_told(quick: Served, scripted) -> None:
+    room = replace(progress(0, 0, None), stage=Stage.OFFLOADING, percentage=0.0)
+    generation_id = await quick.begin()
+    scripted.tell(stage(Stage.OFFLOADING), room)
+    await soon(lambda: quick.service.get(generation_id).progress.stage is Stage.OFFLOADING)
+    shown = json.loads((await quick.get(f"{GENERATIONS}/{generation_id}")).body)["progress"]
+    assert (shown["stage"], shown["currentStep"], shown["percentage"]) == ("offloading", 0, 0)
+
+    scripted.tell(stage(Stage.LOADING), progress(1), replanned("It ran out of memory."))
+    feed = quick.service.feed(generation_id)
+    await soon(lambda: any(isinstance(item.event, Replanned) for item in feed.since(0)))
+    words = NativeWords(quick.service, inline=True)
+    told = [words.word(item.event, item.number, feed) for item in feed.since(0)]
+    names = [each[0] for each in told if each is not None]
+    assert names.count("replanned") == 1
+    stages = [each[1]["stage"] for each in told if each is not None and each[0] == "progress"]
+    assert stages.count("offloading") == 1
+    (again,) = [each[1] for each in told if each is not None and each[0] == "replanned"]
+    assert again == {
+        "id": generation_id,
+        "plan": {"flags": ["--vae-tiling"], "evictions": [], "reasons": ["Tiles take less."]},
+        "reason": "It ran out of memory.",
+    }
+    scripted.finish()
 
 
 # The preview by itself

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from results import PNG, a_result, some_progress
 
 from sdmanager.errors import EngineCrashedError, StorageError
-from sdmanager.generation import ImageData, Preview, PreviewTimings, Progress, Stage
+from sdmanager.generation import ImageData, MemoryPlan, MemoryUse, Preview, PreviewTimings, Progress, Stage
 from sdmanager.jobs import Failure, Generation, Status
 from sdmanager.server import schemas
 from sdmanager.server.wire import (
@@ -121,7 +122,7 @@ def test_a_result_has_its_pictures_and_milliseconds(tmp_path: Path) -> None:
         (7, 64, 32),
         (8, 64, 32),
     ]
-    assert body["timings"] == {"loading": 100, "diffusion": 1200, "decoding": 200}
+    assert body["timings"] == {"loading": 100, "diffusion": 1200, "decoding": 200, "offloading": 0}
     assert body["previews"] == {"count": 3, "firstAfter": 250, "reading": 10, "encoding": 20}
 
 
@@ -130,6 +131,21 @@ def test_a_result_without_previews(previews: PreviewTimings | None) -> None:
     body = result_body(a_result(previews=previews))
     assert fits(schemas.ResultBody, body)
     assert body.get("previews") == (previews and {"count": 0, "reading": 0, "encoding": 0})
+
+
+def test_a_result_says_what_memory_it_took_and_what_was_done_for_room() -> None:
+    plan = MemoryPlan(vae_tiling=True, max_vram_gib=5.5, evictions=("ollama",), reasons=("Why.",))
+    result = replace(a_result(), plan=plan, memory=MemoryUse(ram=5, weights=3), out_of_memory=(MemoryPlan(),))
+    body = result_body(result)
+    assert fits(schemas.ResultBody, body)
+    assert body["plan"] == {
+        "flags": ["--vae-tiling", "--max-vram 5.5"],
+        "evictions": ["ollama"],
+        "reasons": ["Why."],
+    }
+    assert body["memory"] == {"ramBytes": 5}
+    assert body["outOfMemory"] == [{"flags": [], "evictions": [], "reasons": []}]
+    assert not {"memory", "outOfMemory"} & result_body(a_result()).keys()
 
 
 def test_a_result_whose_files_are_gone_is_a_typed_error(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from sdmanager.generation import (
     MemoryPlan,
     Preview,
     Progress,
+    Replanned,
     Stage,
     StageChanged,
     StageTimings,
@@ -56,6 +57,11 @@ def preview(step: int, total: int = 4, data: bytes = b"") -> Preview:
 
 def stage(stage: Stage) -> StageChanged:
     return StageChanged(generation_id="inner", sequence=0, elapsed=0.0, stage=stage)
+
+
+def replanned(reason: str) -> Replanned:
+    plan = MemoryPlan(vae_tiling=True, reasons=("Tiles take less.",))
+    return Replanned(generation_id="inner", sequence=0, elapsed=0.0, plan=plan, reason=reason)
 
 
 class ScriptedGenerator:
