@@ -13,13 +13,17 @@ from .snapshot import Gpu as Gpu
 from .snapshot import HardwareSnapshot as HardwareSnapshot
 from .snapshot import Vendor as Vendor
 from .taking import take_snapshot as take_snapshot
+from .watching import VramWatch as VramWatch
+from .watching import watch_vram as watch_vram
 
 __all__ = (
     "Gpu",
     "HardwareSnapshot",
     "Vendor",
+    "VramWatch",
     "current_platform",
     "hardware_fingerprint",
     "ram_now",
     "take_snapshot",
+    "watch_vram",
 )

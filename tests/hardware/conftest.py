@@ -93,6 +93,7 @@ def machine(files, fake_library, bindings, tmp_path):
             "LD_LIBRARY_PATH": str(fake_library),
             "FAKE_NVML": words,
             "FAKE_NVML_PID": str(tmp_path / "pid"),
+            "FAKE_NVML_USE": str(tmp_path / "use"),
         }
         return Machine(files.tree, environ, python, bindings if with_bindings else None, guard)
 

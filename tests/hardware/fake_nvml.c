@@ -15,6 +15,7 @@ typedef struct {
     unsigned domain, bus, slot, id, subsystem;
     char address[32];
 } pci;
+typedef struct { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; } process;
 typedef struct {
     unsigned multiprocessors, copy, decoder, encoder, jpeg, ofa, gpu_slices, compute_slices;
     unsigned long long megabytes;
@@ -56,7 +57,7 @@ static void hang(void) {
 int nvmlInitWithFlags(unsigned flags) {
     (void)flags;
     if (says("garbage")) {
-        for (int i = 0; i < 3000; i++) printf("{\"kind\": \"gpu\", \"total\": 1}\n\xff\xfe garbage %d\n", i);
+        for (int i = 0; i < 3000; i++) printf("{\"kind\": \"gpu\", \"total\": 1}\n\xff\xfe garbage %d\nown 9999999\n", i);
         fflush(stdout);
     }
     if (says("hang-init")) hang();
@@ -110,12 +111,51 @@ int nvmlDeviceGetName(device *d, char *name, unsigned size) {
     return 0;
 }
 
+/* A line of FAKE_NVML_USE is `C card pid bytes` or `G card pid bytes` (computes, draws), or `U card 0 bytes`: all used. */
+static unsigned listed(char kind, device *d, process *found, unsigned room) {
+    const char *name = getenv("FAKE_NVML_USE");
+    FILE *file = name ? fopen(name, "r") : NULL;
+    char is;
+    int card;
+    unsigned pid, count = 0;
+    unsigned long long bytes;
+    while (file && fscanf(file, " %c %d %u %llu", &is, &card, &pid, &bytes) == 4) {
+        if (is != kind || card != (d->instance >= 0 ? d->instance : d->card)) continue;
+        if (count < room) found[count] = (process){pid, kind != 'U' && says("hidden") ? ~0ull : bytes, ~0u, ~0u};
+        count++;
+    }
+    if (file) fclose(file);
+    return count;
+}
+
+static int list(char kind, device *d, unsigned *count, process *found) {
+    unsigned room = *count;
+    if (says("hang-processes")) hang();
+    if (says("segv-processes")) raise(SIGSEGV);
+    if (says("no-processes")) return 3;
+    *count = listed(kind, d, found, room);
+    return *count > room ? 7 : 0;
+}
+
+#ifdef OLDER
+#define nvmlDeviceGetComputeRunningProcesses_v3 nvmlDeviceGetComputeRunningProcesses_v2
+#define nvmlDeviceGetGraphicsRunningProcesses_v3 nvmlDeviceGetGraphicsRunningProcesses_v2
+#endif
+int nvmlDeviceGetComputeRunningProcesses_v3(device *d, unsigned *count, process *found) {
+    return list('C', d, count, found);
+}
+
+int nvmlDeviceGetGraphicsRunningProcesses_v3(device *d, unsigned *count, process *found) {
+    return list('G', d, count, found);
+}
+
 int nvmlDeviceGetMemoryInfo(device *d, memory *m) {
+    process all;
     if (says("hang-memory")) hang();
     if (says("no-memory") || says("gb10")) return 3;
     if (says("lost-memory")) return 15;
     m->total = (d->instance >= 0 ? 5 : d->card ? 12 : 24) * GIB;
-    m->free = m->total - GIB;
+    m->free = m->total - (listed('U', d, &all, 1) ? all.used : GIB);
     if (says("full")) m->free = 0;
     if (says("absurd")) m->total = m->free = ~0ull;
     if (says("petabytes")) m->total = 1ull << 50, m->free = 1ull << 49;
