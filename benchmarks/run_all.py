@@ -25,6 +25,9 @@ NAMES = (
     "inspection",
     "models_list",
     "pull",
+    "planning",
+    "sampling",
+    "lease",
 )
 
 

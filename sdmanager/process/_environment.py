@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 # Read by the shell that guards a child, before the child is there.
 _SHELL_SETTINGS = frozenset({"BASHOPTS", "BASH_ENV", "ENV", "SHELLOPTS"})
 
-# What clients of our server must show is no business of a program that we start.
-_SECRETS = frozenset({"SDMANAGER_TOKEN"})
+# What clients of our server, or of a llama-server, must show is no business of a program that we start.
+_SECRETS = frozenset({"LLAMA_API_KEY", "SDMANAGER_TOKEN"})
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -28,6 +28,12 @@ def test_settings_of_this_interpreter_and_of_the_shell_are_left_out(variables):
     assert child_environment() == {"HOME": "/h", "LC_NUMERIC": "C"}
 
 
+def test_secrets_are_left_out_unless_they_are_meant_for_the_child(variables):
+    variables(HOME="/h", SDMANAGER_TOKEN="a", LLAMA_API_KEY="b")
+    assert child_environment() == {"HOME": "/h", "LC_NUMERIC": "C"}
+    assert child_environment({"LLAMA_API_KEY": "c"})["LLAMA_API_KEY"] == "c"
+
+
 def test_everything_else_stays(variables):
     kept = {
         "LD_PRELOAD": "libx.so",
