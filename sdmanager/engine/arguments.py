@@ -35,6 +35,9 @@ LORA_FOLDER: Final = "loras"
 ARGUMENT_BYTES_MAX: Final = 32 * 4096 - 1
 
 
+_SPARED_GIB: Final = "-1"
+
+
 @dataclass(frozen=True, slots=True)
 class Invocation:
     """What to run and what must stand in the job's folder first.
@@ -198,10 +201,16 @@ def _plan_arguments(plan: MemoryPlan, capabilities: Capabilities) -> list[str]:
     else:
         arguments += ["--clip-on-cpu"] if plan.clip_on_cpu else []
         arguments += ["--vae-on-cpu"] if plan.vae_on_cpu else []
-    arguments += ["--offload-to-cpu"] if plan.offload_to_cpu else []
+    # Streaming is what is done with weights that are kept in RAM.
+    arguments += ["--offload-to-cpu"] if plan.offload_to_cpu or plan.stream_layers else []
     arguments += ["--vae-tiling"] if plan.vae_tiling else []
     if plan.max_vram_gib is not None:
+        # A plain number, which all builds take: of the newer ones it is that of each device.
         arguments += ["--max-vram", f"{plan.max_vram_gib:g}"]
+    elif plan.stream_layers:
+        # Without a budget nothing would be streamed; below zero it is what is free, less so much.
+        arguments += ["--max-vram", _SPARED_GIB]
+    arguments += ["--stream-layers"] if plan.stream_layers else []
     return arguments
 
 

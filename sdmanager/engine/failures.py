@@ -18,6 +18,7 @@ from sdmanager.errors import (
     SDManagerError,
     StorageError,
 )
+from sdmanager.process import StopOutcome
 
 from .driver_failures import explain_driver, explain_lost_device
 from .model_failures import explain_model
@@ -33,9 +34,12 @@ _OUT_OF_MEMORY: Final = re.compile(
     r"|alloc\w* (?:compute|params|runtime|partial|backend)[\w ]*failed|params buffer allocation failed"
     r"|memory allocation of size \d+ failed|too less memory|bad_alloc|cudaMalloc failed|hipErrorOutOfMemory"
     r"|CUBLAS_STATUS_ALLOC_FAILED|Insufficient Memory|kIOGPUCommandBufferCallbackErrorOutOfMemory"
-    r"|graph allocation: failed to reserve memory",
+    r"|graph allocation: failed to reserve memory|OUT_OF_(?:DEVICE|HOST)_MEMORY|larger than buffer maximum"
+    r"|Cannot allocate memory|paging file is too small",
     re.IGNORECASE,
 )
+# Metal goes on computing with what is not there, and the engine ends well (llama.cpp issue 1881).
+_SPOILT: Final = re.compile(r"kIOGPUCommandBufferCallbackErrorOutOfMemory")
 # Without the card the engine goes on, so that this says nothing about its own memory.
 _SURVIVED: Final = re.compile(r"^ggml_\w+: failed to initialize [^\n]*", re.MULTILINE)
 _DISK: Final = re.compile(
@@ -44,6 +48,8 @@ _DISK: Final = re.compile(
 _ARGUMENT: Final = re.compile(r"^error: (.*)", re.DOTALL)
 _IMAGE: Final = re.compile(r"load image from '[^']*' failed|failed to encode (?:init|masked|reference) image")
 _LAST_WORDS: Final = re.compile(r"GGML_ASSERT\([^\n]{1,200}\) failed|(?<=what\(\): )[^\n]+")
+
+_KILLED: Final = "SIGKILL"
 
 _CRASH_HINTS: Final = {
     "SIGILL": "Build one for this machine with 'sdmanager engine build'.",
@@ -113,6 +119,23 @@ def explain_picture(error: GenerationError, diary: Diary) -> GenerationError:
     return error
 
 
+def check_whole(diary: Diary) -> None:
+    """See that nothing was said by which a picture cannot be right, whatever it looks like.
+
+    Raises:
+        EngineOutOfMemoryError: Memory ran out while it was computed.
+    """
+    said = all_said(diary)
+    if spoilt := _SPOILT.search(said):
+        raise EngineOutOfMemoryError(f"The engine ran out of memory: {line_of(said, spoilt)}.")
+
+
+def was_killed(status: ExitStatus) -> bool:
+    """Whether somebody else ended it the way the kernel does when RAM runs out."""
+    by_us = status.outcome is not StopOutcome.EXITED
+    return status.signal is not None and signal_name(status.signal) == _KILLED and not by_us
+
+
 def _explain_end(status: ExitStatus, diary: Diary, details: dict[str, object]) -> SDManagerError:
     """The error by how the process ended, where nothing that it said is more telling."""
     words = [match.group() for match in _LAST_WORDS.finditer(searchable(diary.stderr_tail))]
@@ -156,7 +179,7 @@ def _explain_crash(
             hint=_CRASH_HINTS[kind],
             details=details,
         )
-    if kind is None or kind == "SIGKILL":
+    if kind is None or kind == _KILLED:
         return EngineOutOfMemoryError(
             f"The engine was killed ({shown}), most likely because RAM ran out{said}.", details=details
         )

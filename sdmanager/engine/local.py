@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import dataclasses
 import math
 import secrets
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.binaries import (
@@ -27,27 +24,30 @@ from sdmanager.errors import (
     GenerationError,
     SDManagerError,
 )
-from sdmanager.generation import Cancelled, Failed, LoopLocks, MemoryPlan, RunningTasks
+from sdmanager.generation import Completed, LoopLocks, MemoryChoices, MemoryPlan, RunningTasks
 from sdmanager.models import ModelFiles, resolve_model
+from sdmanager.resources import PeakStore, ResourceOrchestrator
 from sdmanager.settings import Settings
 from sdmanager.threads import in_thread
 
+from .emitting import Emitter
 from .ensuring import ensure_binary
 from .estimates import EstimateStore
-from .fitting import check_fits
+from .fitting import check_fits, weights_of
 from .jobs import sweep_jobs
 from .patience import Patience
+from .room import RoomMaker
 from .run import Run
-from .runner import run_generation
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import Self
 
     from sdmanager.binaries import EngineProgress
     from sdmanager.generation import EventCallback, GenerationResult, ImageRequest
+    from sdmanager.models import Role
 
 # A driver that hangs would keep everybody waiting for ever. What draws may be silent for long, but never idle so long.
 _PATIENCE: Final = Patience(quiet=600.0, work=math.inf, every=10.0)
@@ -60,11 +60,13 @@ class _Found:
     Attributes:
         files: Of the model.
         state: Of these files then.
+        weights: Bytes of each part once it is loaded.
         fits: Whether they were seen to fit the memory, or need not.
     """
 
     files: ModelFiles
     state: tuple[object, ...]
+    weights: Mapping[Role, int] = field(default_factory=dict)
     fits: bool = False
 
 
@@ -74,12 +76,17 @@ class LocalGenerator:
     Also an async context manager. Requests may run at the same time, also on several event loops in threads; each has
     its own process and folder.
 
+    Memory flags are chosen for each by what is free then and by what earlier runs used; where memory runs out all the
+    same, the engine starts once more with the next stricter ones, which ``Replanned`` tells.
+
     Args:
         model: Name of an installed model, the path of a model file, or ``ModelFiles``; None is the demo model.
         engine: Path of an ``sd-cli`` to use; None: ``SDMANAGER_ENGINE``, else the best that works here, which is
             fetched or built and proven on first use (building takes minutes and needs a C++ compiler).
         settings: Folders and times; from the environment when None.
-        plan: Memory flags.
+        plan: What is decided of the memory flags; a ``MemoryPlan``: all of it; None: nothing.
+        room: Puts others aside where the memory is too small, and brings them back; the caller's to close. None: nobody
+            is put aside.
         threads: CPU threads; None: one per physical core.
         ignore_fit: Start also where the model does not fit the memory that is free.
         on_prepare: Told how far the getting of an engine is.
@@ -92,7 +99,8 @@ class LocalGenerator:
         *,
         engine: str | os.PathLike[str] | None = None,
         settings: Settings | None = None,
-        plan: MemoryPlan | None = None,
+        plan: MemoryPlan | MemoryChoices | None = None,
+        room: ResourceOrchestrator | None = None,
         threads: int | None = None,
         ignore_fit: bool = False,
         on_prepare: Callable[[EngineProgress], None] | None = None,
@@ -102,7 +110,12 @@ class LocalGenerator:
         if engine is not None:
             self._settings = self._settings.with_engine(engine)
         self._wanted_model = model
-        self._plan = plan or MemoryPlan()
+        choices = MemoryChoices() if plan is None else plan
+        self._plan = choices if isinstance(choices, MemoryPlan) else choices.plan
+        self._choices = choices
+        self._given_room = room
+        peaks = PeakStore(self._settings.memory_file)
+        self._maker = RoomMaker(self._settings, choices, room or ResourceOrchestrator(self._settings), peaks)
         self._threads = threads
         self._ignore_fit = ignore_fit
         self._on_prepare = on_prepare
@@ -191,14 +204,24 @@ class LocalGenerator:
         Cancelling the task ends the engine: when this returns or raises, no process of it runs and its files are
         gone.
         """
-        generation_id, began = secrets.token_hex(12), time.monotonic()
         with self._running.current():
-            try:
-                ensured, model = await self._prepare()
-            except (SDManagerError, asyncio.CancelledError) as exc:
-                _emit_end(on_event, exc, generation_id, time.monotonic() - began)
-                raise
-            return await self._judged(ensured, self._run(generation_id, request, ensured, model, on_event))
+            emitter = Emitter(on_event, generation_id := secrets.token_hex(12))
+            with emitter.ending():
+                ensured, found = await self._prepare()
+                run = self._run(generation_id, request, ensured, found.files)
+                result = await self._judged(ensured, run, found, emitter)
+            emitter.emit(Completed, result=result)
+            return result
+
+    async def would_need_offload(self, request: ImageRequest) -> bool:
+        """Whether another program would be put aside for this picture, as things are.
+
+        Raises:
+            SDManagerError: As ``prepare``, or a picture that it starts from is unusable.
+        """
+        ensured, found = await self._prepare()
+        run = self._run("", request, ensured, found.files)
+        return await self._maker.would_need_offload(run, found.weights)
 
     async def is_available(self) -> bool:
         """Whether an engine is installed and the model is there; builds nothing."""
@@ -212,6 +235,8 @@ class LocalGenerator:
     async def aclose(self) -> None:
         """Cancel what runs, on whatever event loop, and wait until it has ended; idempotent."""
         await self._running.cancel_others()
+        if self._given_room is None:
+            await self._maker.orchestrator.aclose()
 
     def _run(
         self,
@@ -219,7 +244,6 @@ class LocalGenerator:
         request: ImageRequest,
         ensured: Ensured,
         model: ModelFiles,
-        on_event: EventCallback | None = None,
     ) -> Run:
         return Run(
             generation_id=generation_id,
@@ -230,12 +254,11 @@ class LocalGenerator:
             settings=self._settings,
             estimates=self._estimates,
             threads=self._threads,
-            on_event=on_event,
             on_output=self._on_output,
             patience=_PATIENCE,
         )
 
-    async def _prepare(self, *, force_validation: bool = False) -> tuple[Ensured, ModelFiles]:
+    async def _prepare(self, *, force_validation: bool = False) -> tuple[Ensured, _Found]:
         async with self._preparing.current():
             found = await self._current_model()
             ensured = self._ensured
@@ -248,9 +271,12 @@ class LocalGenerator:
                     on_progress=self._on_prepare,
                 )
             if not found.fits and not self._ignore_fit:
-                await check_fits(found.files, self._plan, self._settings, ensured.engine.variant)
-            self._found = dataclasses.replace(found, fits=True)
-            return ensured, found.files
+                await check_fits(
+                    found.files, self._choices, self._settings, ensured.engine.variant,
+                    with_room=self._given_room is not None and self._given_room.makes_room,
+                )  # fmt: skip
+            self._found = found = dataclasses.replace(found, fits=True)
+            return ensured, found
 
     async def _current_model(self) -> _Found:
         """The model, which is looked up again once a file of it is another one or gone."""
@@ -258,27 +284,29 @@ class LocalGenerator:
         if before is not None and await in_thread(_state_of, before.files) == before.state:
             return before
         model = await in_thread(resolve_model, self._wanted_model, self._settings)
-        found = _Found(model, await in_thread(_state_of, model))
+        found = _Found(model, await in_thread(_state_of, model), await in_thread(weights_of, model))
         if before is None:
             await in_thread(sweep_jobs, self._settings.jobs_dir)
         self._found = found
         return found
 
-    async def _judged(self, ensured: Ensured, run: Run) -> GenerationResult:
+    async def _judged(self, ensured: Ensured, run: Run, found: _Found, emitter: Emitter) -> GenerationResult:
         """Draw; where the engine could not be proven before, this is its proof."""
-        if ensured.proof.proven:
-            return await run_generation(run)
         try:
-            result = await run_generation(run)
+            result = await self._maker.draw(run, found.weights, emitter)
         except (BinaryError, GenerationError) as exc:
-            if meaning_of(exc) is Meaning.FAILED and not isinstance(exc, EngineArgumentError):
+            refused = meaning_of(exc) is not Meaning.FAILED or isinstance(exc, EngineArgumentError)
+            if not ensured.proof.proven and not refused:
                 self._ensured = None
                 await record_failure(self._settings, ensured, exc)
             raise
-        image = result.image
+        if ensured.proof.proven:
+            return result
+        image, timings = result.image, result.timings
         drew = Proof(
             proven=True, model=run.model.name, width=image.width, height=image.height,
-            steps=run.request.steps, seconds=result.time_taken, note="the first real picture",
+            steps=run.request.steps, seconds=timings.loading + timings.diffusion + timings.decoding,
+            note="the first real picture",
         )  # fmt: skip
         await record_success(self._settings, ensured, drew)
         self._ensured = dataclasses.replace(ensured, proof=drew)
@@ -296,19 +324,3 @@ def _state_of(model: ModelFiles) -> tuple[object, ...]:
         else:
             states.append((status.st_size, status.st_mtime_ns, status.st_ino))
     return tuple(states)
-
-
-def _emit_end(
-    on_event: EventCallback | None,
-    error: SDManagerError | asyncio.CancelledError,
-    generation_id: str,
-    elapsed: float,
-) -> None:
-    """Tell the end of a generation that did not get as far as the engine."""
-    if on_event is None:
-        return
-    if isinstance(error, SDManagerError):
-        on_event(Failed(generation_id=generation_id, sequence=0, elapsed=elapsed, error=error))
-        return
-    with contextlib.suppress(Exception):  # nothing may stand in the place of the cancellation
-        on_event(Cancelled(generation_id=generation_id, sequence=0, elapsed=elapsed))

@@ -114,6 +114,7 @@ async def draw_proof(
             on_output=witness.feed,
             verbose=True,
             patience=patience,
+            measure=False,
         )
     )
     device, accelerated = witness.accelerator(parts_on_cpu=plan.clip_on_cpu or plan.vae_on_cpu)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .arguments import build_invocation
 from .lora_files import place_loras
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .arguments import Invocation
     from .estimates import EstimateStore
     from .patience import Patience
+
+# Of the user's own engine nobody knows.
+NO_CARD: Final = frozenset({"cpu", "custom"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Run:
         on_output: Called with the name of the stream and each raw piece of the engine's output.
         verbose: Have the engine say more.
         patience: When the run counts as hung and is ended; None: never.
+        measure: Watch what memory the engine uses.
+        measure_vram: Graphics memory, too; None: where the variant is one for a graphics card.
     """
 
     generation_id: str
@@ -54,6 +59,8 @@ class Run:
     on_output: Callable[[str, bytes], None] | None = None
     verbose: bool = False
     patience: Patience | None = None
+    measure: bool = True
+    measure_vram: bool | None = None
 
     def complete_request(self) -> ImageRequest:
         """The request with the model's defaults and a seed."""
@@ -79,7 +86,7 @@ class Run:
             self.plan,
             self.binary.capabilities,
             threads=self.threads,
-            on_gpu=self.binary.variant not in {"cpu", "custom"},
+            on_gpu=self.binary.variant not in NO_CARD,
             fast_attention=self.binary.variant in FLASH_VARIANTS,
             verbose=self.verbose,
         )

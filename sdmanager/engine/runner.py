@@ -7,6 +7,7 @@ import contextlib
 import logging
 import shutil
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sdmanager.errors import (
@@ -14,38 +15,39 @@ from sdmanager.errors import (
     EngineNotFoundError,
     EngineNotRunnableError,
     GenerationError,
-    SDManagerError,
     StorageError,
 )
 from sdmanager.generation import (
-    Cancelled,
     Completed,
-    Event,
-    Failed,
     GeneratedImage,
     GenerationResult,
     ImageData,
+    MemoryUse,
     Preview,
-    Progress,
     Stage,
-    StageChanged,
 )
+from sdmanager.hardware import ram_now
 from sdmanager.process import activity, child_environment, spawn
+from sdmanager.resources import watch_memory
 from sdmanager.threads import in_thread
 
 from . import output as out
 from .arguments import INIT_NAME, LORA_FOLDER, MASK_NAME, PREVIEW_NAME, output_name
-from .failures import Diary, explain_failure, explain_picture
+from .emitting import Emitter
+from .failures import Diary, check_whole, explain_failure, explain_picture, was_killed
 from .images import check_result, fit_init_image, fit_mask_image
 from .jobs import JobFolder
+from .kills import count_kills, kills_since
 from .parser import OutputParser
 from .patience import Watch
 from .previews import PreviewWatcher
-from .progress import ProgressTracker, Snapshot
+from .progress import ProgressTracker
+from .run import NO_CARD
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Mapping
 
+    from sdmanager.generation import ImageRequest
     from sdmanager.process import Child, ExitStatus
 
     from .run import Run
@@ -57,9 +59,24 @@ _TAIL_CHARS: Final = 64 * 1024
 # With less free space than this after a run, a cut image needs no other explanation.
 _FULL_DISK_BYTES: Final = 256 * 1024
 
+_MIB: Final = 1024.0 * 1024.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What is drawn, as the engine gets it: the same however often it has to start for it.
+
+    Attributes:
+        request: Complete, with its seed; its size is that of the picture that it starts from, where none was named.
+        pictures: Those that it starts from, by their names in the job's folder.
+    """
+
+    request: ImageRequest
+    pictures: Mapping[str, bytes]
+
 
 async def run_generation(run: Run) -> GenerationResult:
-    """Draw what the request asks for.
+    """Draw what the request asks for, with exactly the run's memory flags.
 
     Cancelling the task ends the engine and all that it started; when this returns or raises, no process of it
     runs and its folder is gone.
@@ -71,83 +88,71 @@ async def run_generation(run: Run) -> GenerationResult:
         GenerationError: The engine ran and gave no usable picture.
         StorageError: A file could not be written.
     """
-    execution = _Execution(run)
-    try:
-        result = await execution.draw()
-    except asyncio.CancelledError:
-        execution.raise_callback_error()
-        with contextlib.suppress(Exception):  # nothing may stand in the place of the cancellation
-            execution.emit(Cancelled)
-        raise
-    except SDManagerError as exc:
-        if exc is not execution.callback_error:
-            execution.emit(Failed, error=exc)
-        raise
-    execution.emit(Completed, result=result)
+    emitter = Emitter(run.on_event, run.generation_id)
+    with emitter.ending():
+        result = await run_engine(run, await complete(run), emitter)
+    emitter.emit(Completed, result=result)
     return result
+
+
+async def complete(run: Run) -> Drawing:
+    """Fill in what the caller left open, and fit the pictures that it starts from to the size.
+
+    Raises:
+        InvalidRequestError: A picture is unusable.
+    """
+    request, pictures = run.complete_request(), {}
+    if request.init_image is not None:
+        # One after the other: each may take a second, and a cancelled run waits for the one in hand.
+        request, pictures[INIT_NAME] = await in_thread(fit_init_image, request)
+        if request.mask_image is not None:
+            pictures[MASK_NAME] = await in_thread(fit_mask_image, request)
+    return Drawing(request, pictures)
+
+
+async def run_engine(run: Run, drawing: Drawing, emitter: Emitter) -> GenerationResult:
+    """Start the engine once, and tell all but the end.
+
+    Raises:
+        SDManagerError: As ``run_generation``. Of an engine that was killed, the details say what is known about why.
+    """
+    return await _Execution(run, drawing, emitter).draw()
 
 
 class _Execution:
     """The state of one run."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, drawing: Drawing, emitter: Emitter) -> None:
         self._run = run
-        self._request = run.complete_request()
+        self._drawing = drawing
+        self._request = drawing.request
+        self._emitter = emitter
         self._began = time.monotonic()
-        self._sequence = 0
-        self._task = asyncio.current_task()
-        self.callback_error: BaseException | None = None
         self._diary = Diary()
         self._save_failed = False
         self._printed = 0
         self._image = 1
+        self._weights: int | None = None
+        self._memory: MemoryUse | None = None
         self._watcher: PreviewWatcher | None = None
-        self._stage: Stage | None = None
         self._tracker: ProgressTracker  # made once the size, and with it the estimate, is known
         self._parser: OutputParser  # made once the texts that the engine may echo are known
 
     @property
     def _elapsed(self) -> float:
+        """Seconds since this run began; what came before it teaches nothing about runs."""
         return time.monotonic() - self._began
-
-    def emit(self, kind: Callable[..., Event], **fields: Any) -> None:
-        if self._run.on_event is not None and self.callback_error is None:
-            event = kind(
-                generation_id=self._run.generation_id,
-                sequence=self._sequence,
-                elapsed=self._elapsed,
-                **fields,
-            )
-            self._sequence += 1
-            try:
-                self._run.on_event(event)
-            except BaseException as exc:
-                self.callback_error = exc
-                raise
-
-    def raise_callback_error(self) -> None:
-        """Where a callback's error cancelled this task from the side, that error is what the caller gets."""
-        if self.callback_error is not None:
-            if self._task is not None:
-                self._task.uncancel()
-            raise self.callback_error
 
     async def draw(self) -> GenerationResult:
         run = self._run
-        inputs: dict[str, bytes] = {}
-        if run.request.init_image is not None:
-            # One after the other: each may take a second, and a cancelled run waits for the one in hand.
-            self._request, inputs[INIT_NAME] = await in_thread(fit_init_image, self._request)
-            if run.request.mask_image is not None:
-                inputs[MASK_NAME] = await in_thread(fit_mask_image, self._request)
         self._request, invocation = run.invocation(self._request)
         request = self._request
         self._parser = OutputParser(request.steps, f"{request.prompt}\n{request.negative_prompt}")
-        inputs |= {name: text.encode("utf-8", "surrogateescape") for name, text in invocation.texts.items()}
+        texts = {name: text.encode("utf-8", "surrogateescape") for name, text in invocation.texts.items()}
         estimate = run.estimates.get(run.model.key, run.binary.variant, request.width, request.height)
         self._tracker = ProgressTracker(request.steps, request.count, estimate)
         with JobFolder(run.settings.jobs_dir, run.generation_id) as folder:
-            folder.write_inputs(inputs)
+            folder.write_inputs({**self._drawing.pictures, **texts})
             if invocation.loras:
                 await in_thread(folder.link_files, LORA_FOLDER, invocation.loras)
             if request.previews is not None:
@@ -156,21 +161,23 @@ class _Execution:
                 )
             await self._execute(folder, [run.binary.path, *invocation.arguments])
             images = await in_thread(self._collect, folder)
-        self._emit_progress(self._tracker.finish(self._elapsed))
+        self._emitter.progress(self._tracker.finish(self._elapsed))
         self._learn()
         return GenerationResult(
             images=images,
-            time_taken=self._elapsed,
+            time_taken=self._emitter.elapsed,
             timings=self._tracker.timings,
             model=run.model.name,
             variant=run.binary.variant,
             plan=run.plan,
-            previews=self._watcher.timings(self._began) if self._watcher is not None else None,
+            previews=self._watcher.timings(self._emitter.began) if self._watcher is not None else None,
+            memory=replace(self._memory, weights=self._weights) if self._memory is not None else None,
         )
 
     async def _execute(self, folder: JobFolder, argv: list[Any]) -> None:
         settings = self._run.settings
-        self._emit_stage(Stage.LOADING)
+        self._emitter.enter(Stage.LOADING)
+        kills, (_, free) = count_kills(), ram_now()
         async with _running(self._watcher), contextlib.AsyncExitStack() as stack:
             try:
                 child = await stack.enter_async_context(
@@ -190,11 +197,28 @@ class _Execution:
             except OSError as exc:
                 raise EngineNotRunnableError(f"The engine cannot be started: {exc.strerror or exc}.") from exc
             folder.started(child.pid)
-            status = await self._wait(child)
+            status = await self._watch(child)
         for event in self._parser.close():
             self._take(event)
         if not status.ok:
-            raise explain_failure(status, self._diary)
+            error = explain_failure(status, self._diary)
+            error.details["stage"] = self._tracker.stage.value
+            if was_killed(status):
+                had = self._memory.ram if self._memory is not None else None
+                error.details |= {"oom_killer": kills_since(kills), "ram_bytes": had, "ram_free": free}
+            raise error
+
+    async def _watch(self, child: Child) -> ExitStatus:
+        """The end of the child, with what memory it used until then."""
+        run = self._run
+        if not run.measure:
+            return await self._wait(child)
+        on_card = run.binary.variant not in NO_CARD if run.measure_vram is None else run.measure_vram
+        async with watch_memory(child.pid, run.settings, vram=on_card) as seen:
+            try:
+                return await self._wait(child)
+            finally:
+                self._memory = seen.use()
 
     async def _wait(self, child: Child) -> ExitStatus:
         """The end of the child; of one that hangs, the end that we make."""
@@ -229,6 +253,8 @@ class _Execution:
                     kept.append(message)
             case out.ModelFamily(name):
                 self._diary.family = name
+            case out.ParamsSize(total_mib=total):
+                self._weights = round(total * _MIB)
             case out.ImageSaved(_, success):
                 self._save_failed |= not success
             case out.ImageStarted(index):
@@ -237,40 +263,20 @@ class _Execution:
                 pass
         snapshot = self._tracker.feed(event, self._elapsed)
         if snapshot is not None:
-            self._emit_progress(snapshot)
+            self._emitter.progress(snapshot)
         if isinstance(event, out.Step) and self._watcher is not None:
             self._watcher.on_step(event.step, event.total, self._image)
 
-    def _emit_stage(self, stage: Stage) -> None:
-        if stage is not self._stage:
-            self._stage = stage
-            self.emit(StageChanged, stage=stage)
-
-    def _emit_progress(self, snapshot: Snapshot) -> None:
-        self._emit_stage(snapshot.stage)
-        self.emit(
-            Progress,
-            stage=snapshot.stage,
-            step=snapshot.step,
-            total_steps=snapshot.total_steps,
-            percentage=snapshot.percentage,
-            image=snapshot.image,
-            total_images=snapshot.total_images,
-            seconds_per_step=snapshot.seconds_per_step,
-            eta_seconds=snapshot.eta_seconds,
-        )
-
     def _on_preview(self, step: int, total_steps: int, image: int, picture: ImageData) -> None:
-        try:
-            self.emit(Preview, step=step, total_steps=total_steps, image_index=image, image=picture)
-        except Exception:  # noqa: BLE001 - kept by emit() and raised by the run
-            if self._task is not None:
-                self._task.cancel()
+        self._emitter.emit_aside(
+            Preview, step=step, total_steps=total_steps, image_index=image, image=picture
+        )
 
     def _collect(self, folder: JobFolder) -> tuple[GeneratedImage, ...]:
         request = self._request
         if self._save_failed:
             raise StorageError("The engine could not save its image: the disk may be full.")
+        check_whole(self._diary)
         first_seed = request.seed or 0
         try:
             return tuple(

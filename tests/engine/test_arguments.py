@@ -332,6 +332,25 @@ def test_a_memory_plan(plan, old, new):
         assert planned == expected
 
 
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        (
+            MemoryPlan(offload_to_cpu=True, max_vram_gib=4, stream_layers=True),
+            ["--offload-to-cpu", "--max-vram", "4", "--stream-layers"],
+        ),
+        (MemoryPlan(stream_layers=True), ["--offload-to-cpu", "--max-vram", "-1", "--stream-layers"]),
+    ],
+)
+def test_layers_are_streamed_with_what_that_needs(plan, expected):
+    args = list(arguments(build("master-97d2990"), plan=plan))
+    for argument in arguments(build("master-97d2990")):
+        args.remove(argument)
+    assert args == expected
+    with pytest.raises(EngineArgumentError, match="--stream-layers"):
+        arguments(build("pypi-0.4.7"), plan=plan)
+
+
 # --- previews
 
 

@@ -12,7 +12,7 @@ from recorded import BUILDS, SCENARIOS, parse, parse_recorded, run_of, stream
 
 from sdmanager.binaries import EngineBinary
 from sdmanager.engine import output as out
-from sdmanager.engine.failures import Diary, explain_failure, explain_picture
+from sdmanager.engine.failures import Diary, check_whole, explain_failure, explain_picture, was_killed
 from sdmanager.errors import (
     BinaryError,
     EngineArgumentError,
@@ -159,6 +159,13 @@ def test_an_unknown_missing_tensor_means_an_unsupported_model():
         "terminate called after throwing an instance of 'std::bad_alloc'",
         "ROCm error: out of memory",
         "kIOGPUCommandBufferCallbackErrorOutOfMemory",
+        "ggml_vulkan: Requested buffer size exceeds device buffer size limit: ErrorOutOfDeviceMemory",
+        "ggml_metal_buffer_init: error: failed to allocate buffer, size = 9000.00 MiB",
+        "error: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)",
+        "ggml_metal_add_buffer: buffer 'data' size 18300780544 is larger than buffer maximum of 17179869184",
+        "ggml_aligned_malloc: insufficient memory (attempted to allocate 1921.00 MB)",
+        "mmap failed: Cannot allocate memory",
+        "VK_ERROR_OUT_OF_HOST_MEMORY",
         "[ERROR] ggml_extend.hpp:1 - alloc compute buffer failed",
         "[ERROR] ggml_extend.hpp:1 - flux alloc params backend buffer failed, num_tensors = 49",
     ],
@@ -168,6 +175,26 @@ def test_out_of_memory(line, status):
     error = explain(f"{line}\n  current device: 0, in function f at /build/ggml/src/a.cu:512\n", status)
     assert type(error) is EngineOutOfMemoryError
     assert_readable(error)
+
+
+def test_a_picture_that_metal_computed_without_memory_is_none():
+    check_whole(Diary(stderr_tail="ggml_metal_init: allocating"))
+    said = "error: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)\n"
+    with pytest.raises(EngineOutOfMemoryError, match="Insufficient Memory"):
+        check_whole(Diary(stderr_tail=said))
+
+
+@pytest.mark.parametrize(
+    ("by", "outcome", "expected"),
+    [
+        (signal.SIGKILL, StopOutcome.EXITED, True),
+        (signal.SIGKILL, StopOutcome.KILLED, False),
+        (signal.SIGSEGV, StopOutcome.EXITED, False),
+        (None, StopOutcome.EXITED, False),
+    ],
+)
+def test_who_killed_it(by, outcome, expected):
+    assert was_killed(ExitStatus(None if by else 1, by, outcome)) is expected
 
 
 def test_pinned_memory_is_not_the_reason():
