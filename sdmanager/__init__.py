@@ -21,10 +21,16 @@ if TYPE_CHECKING:
     from .generation import ImageGenerator as ImageGenerator
     from .generation import ImageRequest as ImageRequest
     from .generation import Lora as Lora
+    from .generation import MemoryChoices as MemoryChoices
+    from .generation import MemoryPlan as MemoryPlan
     from .generation import PreviewOptions as PreviewOptions
     from .jobs import GenerationRegistry as GenerationRegistry
     from .jobs import generate_id as generate_id
     from .manager import DiffusionServerManager as DiffusionServerManager
+    from .resources import HookOffloadable as HookOffloadable
+    from .resources import LlamaServer as LlamaServer
+    from .resources import LlamaSwap as LlamaSwap
+    from .resources import Ollama as Ollama
     from .settings import Settings as Settings
     from .sync import BlockingServerManager as BlockingServerManager
     from .sync import generate_image as generate_image
@@ -37,12 +43,18 @@ _HOMES = {
     "GenerationPreset": "sdmanager.generation",
     "GenerationRegistry": "sdmanager.jobs",
     "GenerationResult": "sdmanager.generation",
+    "HookOffloadable": "sdmanager.resources",
     "HuggingFaceGenerator": "sdmanager.cloud",
     "ImageGenerationProgress": "sdmanager.generation",
     "ImageGenerator": "sdmanager.generation",
     "ImageRequest": "sdmanager.generation",
+    "LlamaServer": "sdmanager.resources",
+    "LlamaSwap": "sdmanager.resources",
     "LocalGenerator": "sdmanager.engine",
     "Lora": "sdmanager.generation",
+    "MemoryChoices": "sdmanager.generation",
+    "MemoryPlan": "sdmanager.generation",
+    "Ollama": "sdmanager.resources",
     "PreviewOptions": "sdmanager.generation",
     "SDManagerError": "sdmanager.errors",
     "Settings": "sdmanager.settings",
@@ -58,12 +70,18 @@ __all__ = (
     "GenerationPreset",
     "GenerationRegistry",
     "GenerationResult",
+    "HookOffloadable",
     "HuggingFaceGenerator",
     "ImageGenerationProgress",
     "ImageGenerator",
     "ImageRequest",
+    "LlamaServer",
+    "LlamaSwap",
     "LocalGenerator",
     "Lora",
+    "MemoryChoices",
+    "MemoryPlan",
+    "Ollama",
     "PreviewOptions",
     "SDManagerError",
     "Settings",

@@ -11,19 +11,22 @@ from sdmanager.engine import LocalGenerator
 from sdmanager.files import expanded
 from sdmanager.generation import callback_of, request_of
 from sdmanager.models import DEMO_NAME, ModelFiles
+from sdmanager.resources import DEFAULT_LINGER, DEFAULT_THRESHOLD
 from sdmanager.settings import Settings
 from sdmanager.threads import LoopThread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
+    from sdmanager.engine import CalibrationProgress, CalibrationReport
     from sdmanager.generation import (
         Event,
         EventCallback,
         GenerationResult,
         ImageRequest,
+        MemoryPlan,
         Preview,
         Progress,
         RequestFields,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from sdmanager.logbook import LogEntry
     from sdmanager.manager import DiffusionServerManager, ServerState, StartFields, What
     from sdmanager.models import InstalledModel, PullProgress
+    from sdmanager.resources import Offloadable, SavedState
     from sdmanager.server import ServerInfo
 
 _thread = LoopThread("sdmanager-loop")
@@ -184,12 +188,28 @@ class BlockingServerManager:
 
     Args:
         settings: Folders and times; from the environment when None.
+        offloadables: See ``DiffusionServerManager``.
+        threshold: Likewise.
+        linger: Likewise.
+
+    Attributes:
+        room: What was put aside, and what would be.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        offloadables: Sequence[Offloadable] = (),
+        threshold: float = DEFAULT_THRESHOLD,
+        linger: float = DEFAULT_LINGER,
+    ) -> None:
         from sdmanager.manager import DiffusionServerManager
 
-        self._manager = DiffusionServerManager(settings)
+        self._manager = DiffusionServerManager(
+            settings, offloadables=offloadables, threshold=threshold, linger=linger
+        )
+        self.room = BlockingServerRoom(self._manager)
         _managers.add(self._manager)
 
     def __enter__(self) -> Self:
@@ -235,6 +255,24 @@ class BlockingServerManager:
         """See ``DiffusionServerManager.submit``."""
         return _thread.run(lambda _: self._manager.submit(prompt, **fields))
 
+    def calibrate(
+        self,
+        prompt: str | ImageRequest,
+        *,
+        plans: Sequence[MemoryPlan] | None = None,
+        runs: int = 1,
+        store: bool = True,
+        on_progress: Callable[[CalibrationProgress], None] | None = None,
+        **fields: Unpack[RequestFields],
+    ) -> CalibrationReport:
+        """See ``DiffusionServerManager.calibrate``; the callback is called in this thread while it waits."""
+        return _thread.run(
+            lambda tell: self._manager.calibrate(
+                prompt, plans=plans, runs=runs, store=store, on_progress=tell, **fields
+            ),
+            on_progress or (lambda _: None),
+        )
+
     def cancel(self, generation_id: str) -> Generation:
         """See ``DiffusionServerManager.cancel``."""
         return _thread.run(lambda _: self._manager.cancel(generation_id))
@@ -278,6 +316,29 @@ class BlockingServerManager:
     def on(self, what: What, callback: Callable[..., object]) -> Callable[[], None]:
         """See ``DiffusionServerManager.on``; callbacks are called in the thread of the event loop."""
         return _thread.call(self._manager.on, what, callback)
+
+
+class BlockingServerRoom:
+    """``ServerRoom`` without an event loop."""
+
+    def __init__(self, manager: DiffusionServerManager) -> None:
+        self._room = manager.room
+
+    def would_need_offload(self, prompt: str | ImageRequest, **fields: Unpack[RequestFields]) -> bool:
+        """See ``ServerRoom.would_need_offload``."""
+        return _thread.run(lambda _: self._room.would_need_offload(prompt, **fields))
+
+    def saved_state(self) -> tuple[SavedState, ...]:
+        """See ``ServerRoom.saved_state``."""
+        return _thread.call(self._room.saved_state)
+
+    def clear_saved_state(self) -> None:
+        """See ``ServerRoom.clear_saved_state``."""
+        _thread.run(lambda _: self._room.clear_saved_state())
+
+    def wait_for_reload(self) -> None:
+        """See ``ServerRoom.wait_for_reload``."""
+        _thread.run(lambda _: self._room.wait_for_reload())
 
 
 async def _next(events: AsyncGenerator[Event, None]) -> Event | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sdmanager.server import EngineInfo, ErrorInfo, ServerInfo
+from sdmanager.server import AsideInfo, EngineInfo, ErrorInfo, ServerInfo
 from sdmanager.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sdmanager.errors import SDManagerError
+    from sdmanager.resources import SavedState
 
     from .options import StartOptions
     from .parts import Parts
@@ -17,7 +20,11 @@ if TYPE_CHECKING:
 
 
 def facts_of(
-    state: ServerState, options: StartOptions | None, running: Parts | None, error: SDManagerError | None
+    state: ServerState,
+    options: StartOptions | None,
+    running: Parts | None,
+    error: SDManagerError | None,
+    aside: Sequence[SavedState],
 ) -> ServerInfo:
     """What there is to know now; of what does not run, little.
 
@@ -26,6 +33,7 @@ def facts_of(
         options: Of the last start, or None.
         running: The parts of a running server, or None.
         error: What it crashed with, or None.
+        aside: What was put aside and is not back.
     """
     binary = running.generator.binary if running else None
     model = running.generator.model if running else None
@@ -45,5 +53,17 @@ def facts_of(
         samplers=binary.capabilities.samplers if binary else (),
         schedulers=binary.capabilities.schedulers if binary else (),
         preview_methods=binary.capabilities.preview_methods if binary else (),
+        aside=tuple(_aside(each) for each in aside),
         error=ErrorInfo(message=error.message, code=error.code, suggestion=error.hint) if error else None,
+    )
+
+
+def _aside(state: SavedState) -> AsideInfo:
+    return AsideInfo(
+        name=state.name,
+        what=state.what,
+        since=int(state.since * 1000),
+        attempts=state.attempts,
+        retry_at=None if state.retry_at is None else int(state.retry_at * 1000),
+        error=state.error,
     )

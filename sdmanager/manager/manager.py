@@ -10,27 +10,32 @@ from sdmanager.errors import InvalidRequestError, SDManagerError, ServerNotRunni
 from sdmanager.generation import Cancelled, Completed, Failed, callback_of, request_of
 from sdmanager.listeners import Listeners
 from sdmanager.logbook import LogBook
+from sdmanager.resources import DEFAULT_LINGER, DEFAULT_THRESHOLD, OffloadingConfig, ResourceOrchestrator
 from sdmanager.server import answers
 from sdmanager.settings import Settings
 
+from .calibrating import measure
 from .facts import facts_of
 from .lifecycle import Lifecycle
 from .options import StartOptions
 from .parts import assemble
+from .room import ServerRoom
 from .states import ServerState
 
 if TYPE_CHECKING:
     import contextlib
     import os
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from types import TracebackType
     from typing import Self
 
+    from sdmanager.engine import CalibrationProgress, CalibrationReport
     from sdmanager.generation import (
         Event,
         EventCallback,
         GenerationResult,
         ImageRequest,
+        MemoryPlan,
         Preview,
         Progress,
         RequestFields,
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
     from sdmanager.jobs import Generation, GenerationService
     from sdmanager.logbook import LogEntry
     from sdmanager.models import ModelFiles
+    from sdmanager.resources import Offloadable
     from sdmanager.server import ServerInfo
 
     from .options import StartFields
@@ -64,14 +70,37 @@ class DiffusionServerManager:
 
     Args:
         settings: Folders and times; from the environment when None.
+        offloadables: Programs that are put aside for pictures that do not fit beside them, such as ``Ollama()``, and
+            brought back. They belong to the caller, who starts and ends them.
+        threshold: Share of RAM and of VRAM, above 0 and at most 1, over which they are.
+        linger: Seconds after the last picture before they are brought back, 0 or more.
+
+    Attributes:
+        room: What was put aside, and what would be.
+
+    Raises:
+        InvalidRequestError: The threshold or the time is out of range, or two of the programs have one name.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        offloadables: Sequence[Offloadable] = (),
+        threshold: float = DEFAULT_THRESHOLD,
+        linger: float = DEFAULT_LINGER,
+    ) -> None:
         self._settings = settings or Settings.from_environment()
+        wanted = OffloadingConfig.build(offloadables, threshold, linger)
+        # One for all starts: what is aside is known, and waited for, between them and during them, too.
+        self._orchestrator = ResourceOrchestrator(
+            self._settings, wanted.offloadables, threshold=wanted.threshold, linger=wanted.linger
+        )
         self._listeners = Listeners()
         self._book = LogBook(self._settings.logs_dir)
         self._began = 0.0
         self._life = Lifecycle(self._make, self._changed)
+        self.room = ServerRoom(self._orchestrator, lambda: self._parts.generator)
 
     async def __aenter__(self) -> Self:
         return self
@@ -163,6 +192,42 @@ class DiffusionServerManager:
         request = request_of(prompt, fields)
         return (await self._checked(request)).submit(request)
 
+    async def calibrate(
+        self,
+        prompt: str | ImageRequest,
+        *,
+        plans: Sequence[MemoryPlan] | None = None,
+        runs: int = 1,
+        store: bool = True,
+        on_progress: Callable[[CalibrationProgress], None] | None = None,
+        **fields: Unpack[RequestFields],
+    ) -> CalibrationReport:
+        """Find out by drawing which memory flags are the fastest for the model that is served; minutes.
+
+        Nothing else is drawn meanwhile: requests wait or are refused, as during a generation.
+
+        Args:
+            prompt: What to draw, or a whole request; its size and steps are what matters.
+            plans: Combinations of flags; None: those that are worth a try with this engine and model.
+            runs: Pictures for each, 1 to 20; the median counts.
+            store: Have later pictures of this model and size start with what was recommended.
+            on_progress: Called on the event loop; must not block. What it raises ends the calibration.
+            **fields: Fields of ``ImageRequest``, such as ``width=768``.
+
+        Returns:
+            What each combination took, and the fastest that works; where none does, ``error`` says why.
+
+        Raises:
+            ServerBusyError: A generation is being drawn.
+            SDManagerError: As ``submit``.
+
+        Cancelling the task, and ``stop()``, end the engine at once and store nothing.
+        """
+        request = request_of(prompt, fields)
+        service = await self._checked(request)
+        async with service.reserved():
+            return await measure(self._parts, self._settings, request, plans, runs, store, on_progress)
+
     async def cancel(self, generation_id: str) -> Generation:
         """Cancel a generation; when this returns, its engine is dead and its files are gone. Idempotent.
 
@@ -193,7 +258,8 @@ class DiffusionServerManager:
 
     def info(self) -> ServerInfo:
         """What there is to know about the server now."""
-        return facts_of(self._life.state, self._life.options, self._life.parts, self._life.error)
+        life = self._life
+        return facts_of(life.state, life.options, life.parts, life.error, self.room.saved_state())
 
     async def is_healthy(self) -> bool:
         """Whether the server really answers now, asked over HTTP."""
@@ -263,6 +329,7 @@ class DiffusionServerManager:
             return await assemble(
                 options,
                 self._settings,
+                self._orchestrator,
                 stack,
                 info=self.info,
                 on_prepare=lambda progress: self._listeners.tell("binary-progress", progress),

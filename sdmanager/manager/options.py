@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypedDict
 
 from sdmanager.errors import InvalidRequestError
-from sdmanager.generation import COUNT_MAX, MemoryPlan
+from sdmanager.generation import COUNT_MAX, MemoryChoices
 from sdmanager.logbook import Level, check_level
 from sdmanager.models import ModelFiles
 from sdmanager.server import DoorPolicy
@@ -22,6 +22,9 @@ _VRAM_GIB_MAX: Final = 4096.0
 class StartFields(TypedDict, total=False):
     """Options of ``start``, as keyword arguments.
 
+    Memory flags that are None, the default, are chosen for each run by what memory is free and what earlier runs used;
+    one that is True is always used, one that is False never.
+
     Attributes:
         port: To listen on; 8081, or ``"auto"`` for a free one.
         host: Address to listen on; ``"127.0.0.1"``. Anything but this machine itself needs a token.
@@ -30,8 +33,9 @@ class StartFields(TypedDict, total=False):
         clip_on_cpu: Run the text encoder on the CPU.
         vae_on_cpu: Run the VAE on the CPU.
         vae_tiling: Decode in tiles: less memory, somewhat slower.
-        diffusion_flash_attention: Flash attention in the diffusion model; None, the default: on CUDA and ROCm, for the
-            families that a language model conditions.
+        stream_layers: Bring the weights to the GPU layer by layer; with ``offload_to_cpu``, and not in every engine.
+        diffusion_flash_attention: Flash attention in the diffusion model; None also: on CUDA and ROCm, for the families
+            that a language model conditions.
         vram_budget: Limit of VRAM in GiB.
         gpu_layers: Taken for the sake of programs that also start language models; diffusion models have no layers to
             place, so it changes nothing.
@@ -48,10 +52,11 @@ class StartFields(TypedDict, total=False):
     port: int | Literal["auto"]
     host: str
     threads: int | None
-    offload_to_cpu: bool
-    clip_on_cpu: bool
-    vae_on_cpu: bool
-    vae_tiling: bool
+    offload_to_cpu: bool | None
+    clip_on_cpu: bool | None
+    vae_on_cpu: bool | None
+    vae_tiling: bool | None
+    stream_layers: bool | None
     diffusion_flash_attention: bool | None
     vram_budget: float | None
     gpu_layers: int | None
@@ -74,7 +79,7 @@ class StartOptions:
         port: To listen on; 0 for a free one.
         host: Address to listen on.
         policy: Who is let in; its port is that of these options until the real one is known.
-        plan: Memory flags.
+        choices: What was decided of the memory flags.
         threads: CPU threads of the engine, or None.
         batch_size: Images per request where it does not say how many.
         queue: How many requests may wait.
@@ -87,7 +92,7 @@ class StartOptions:
     port: int
     host: str
     policy: DoorPolicy
-    plan: MemoryPlan
+    choices: MemoryChoices
     threads: int | None
     batch_size: int
     queue: int
@@ -122,7 +127,7 @@ class StartOptions:
                 allow_origin=_texts("allow_origin", fields.get("allow_origin", ())),
                 allow_host=_texts("allow_host", fields.get("allow_host", ())),
             ),
-            plan=_plan_of(fields),
+            choices=_choices_of(fields),
             threads=None if threads is None else _within("threads", threads, 1, _THREADS_MAX),
             batch_size=_within("batch_size", fields.get("batch_size", 1), 1, COUNT_MAX),
             queue=_within("queue", fields.get("queue", 0), 0, _QUEUE_MAX),
@@ -132,15 +137,18 @@ class StartOptions:
         )
 
 
-def _plan_of(fields: StartFields) -> MemoryPlan:
-    flash = fields.get("diffusion_flash_attention")
-    return MemoryPlan(
-        offload_to_cpu=_flag("offload_to_cpu", fields.get("offload_to_cpu", False)),
-        clip_on_cpu=_flag("clip_on_cpu", fields.get("clip_on_cpu", False)),
-        vae_on_cpu=_flag("vae_on_cpu", fields.get("vae_on_cpu", False)),
-        vae_tiling=_flag("vae_tiling", fields.get("vae_tiling", False)),
-        diffusion_flash_attention=None if flash is None else _flag("diffusion_flash_attention", flash),
+def _choices_of(fields: StartFields) -> MemoryChoices:
+    offload, stream = _choice("offload_to_cpu", fields), _choice("stream_layers", fields)
+    if stream and offload is False:
+        raise InvalidRequestError("stream_layers needs offload_to_cpu, which is False.")
+    return MemoryChoices(
+        offload_to_cpu=offload,
+        clip_on_cpu=_choice("clip_on_cpu", fields),
+        vae_on_cpu=_choice("vae_on_cpu", fields),
+        vae_tiling=_choice("vae_tiling", fields),
+        diffusion_flash_attention=_choice("diffusion_flash_attention", fields),
         max_vram_gib=_gib("vram_budget", fields.get("vram_budget")),
+        stream_layers=stream,
     )
 
 
@@ -168,6 +176,11 @@ def _flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidRequestError(f"{name} must be True or False.")
     return value
+
+
+def _choice(name: str, fields: StartFields) -> bool | None:
+    value = fields.get(name)
+    return None if value is None else _flag(name, value)
 
 
 def _gib(name: str, value: object) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from sdmanager.binaries import EngineProgress
     from sdmanager.generation import EventCallback, ImageRequest
+    from sdmanager.resources import ResourceOrchestrator
     from sdmanager.server import ServerInfo
     from sdmanager.settings import Settings
 
@@ -33,6 +35,8 @@ class Parts:
     """What a running server consists of.
 
     Attributes:
+        options: What it was started with.
+        room: Puts others aside for it, and brings them back.
         generator: Draws.
         service: Takes requests and has them drawn one at a time.
         check: Raises what the engine, the model or the pictures of a request make impossible.
@@ -41,6 +45,8 @@ class Parts:
         started_at: Milliseconds since the epoch.
     """
 
+    options: StartOptions
+    room: ResourceOrchestrator
     generator: LocalGenerator
     service: GenerationService
     check: Callable[[ImageRequest], Awaitable[None]]
@@ -52,6 +58,7 @@ class Parts:
 async def assemble(
     options: StartOptions,
     settings: Settings,
+    room: ResourceOrchestrator,
     stack: contextlib.AsyncExitStack,
     *,
     info: Callable[[], ServerInfo],
@@ -65,6 +72,7 @@ async def assemble(
     Args:
         options: What the server is started with.
         settings: Folders and times.
+        room: Who can be put aside, and when.
         stack: Given each part as it is made.
         info: What ``/v1/info`` says.
         on_prepare: Told how far the getting of an engine is.
@@ -77,8 +85,10 @@ async def assemble(
     """
     sock = bind(options.host, options.port)  # first: a port that is taken is seen before an engine is built
     stack.callback(sock.close)
+    stack.push_async_callback(room.aclose)
+    await room.recover()  # first: who was aside before a crash is missed, and the engine may take long
     generator = LocalGenerator(
-        options.model, settings=settings, plan=options.plan, threads=options.threads,
+        options.model, settings=settings, plan=options.choices, threads=options.threads, room=room,
         ignore_fit=options.ignore_fit, on_prepare=on_prepare, on_output=on_output,
     )  # fmt: skip
     stack.push_async_callback(generator.aclose)
@@ -91,11 +101,7 @@ async def assemble(
     service = GenerationService(
         generator, registry, queue_size=options.queue, count=options.batch_size, on_event=on_event
     )
-
-    async def check(request: ImageRequest) -> None:
-        await check_input_images(request)
-        await in_thread(generator.check, request)  # it may look for LoRAs
-
+    check = functools.partial(_check, generator)
     policy = dataclasses.replace(options.policy, port=sock.getsockname()[1])
     http = HttpServer(Face(service, info, check), sock, policy)
     stack.push_async_callback(http.aclose)
@@ -106,7 +112,14 @@ async def assemble(
     await http.start()
     # From here on; before, its failure would be that of the start.
     sweeping.add_done_callback(lambda task: _report(task, on_crash))
-    return Parts(generator, service, check, http, options.policy.token, int(time.time() * 1000))
+    return Parts(
+        options, room, generator, service, check, http, options.policy.token, int(time.time() * 1000)
+    )
+
+
+async def _check(generator: LocalGenerator, request: ImageRequest) -> None:
+    await check_input_images(request)
+    await in_thread(generator.check, request)  # it may look for LoRAs
 
 
 async def _registry(settings: Settings, name: str, stack: contextlib.AsyncExitStack) -> GenerationRegistry:
