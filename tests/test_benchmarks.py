@@ -102,6 +102,14 @@ FIGURES = {
         for other in ("library", "library_and_sha256sum")
         for line in ("unlimited", "100_mb_per_s")
     },
+    "planning": {"fits", "put_aside", "fits_nowhere", "learned", "stricter"},
+    "sampling": {"ram_share_of_core", "vram_share_of_core", "vram_process_start", "ram_peak_off_by"},
+    "lease": {
+        "nothing_moves_median",
+        "nobody_to_move_median",
+        "nothing_moves_unknown_engine_median",
+        "offload_draw_restore_added",
+    },
     "models_list": {"list_and_check", "list_and_check_to_bare", "resolve_a_name", "size_of_all", "command"},
 }
 NEED_NO_ENGINE = (
@@ -114,6 +122,8 @@ NEED_NO_ENGINE = (
     "inspection",
     "models_list",
     "pull",
+    "planning",
+    "lease",
 )
 
 

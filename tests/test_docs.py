@@ -15,6 +15,8 @@ import pytest
 import requests
 
 from sdmanager.cli.main import build_parser
+from sdmanager.resources import load_offloading
+from sdmanager.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,6 +43,13 @@ def test_python(code: str, hub_environment: dict[str, str], tmp_path: Path) -> N
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("text", snippets("toml"))
+def test_a_settings_file(text: str, settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "room.toml"
+    path.write_text(text, encoding="utf-8")
+    assert load_offloading(path, settings, environ={}).offloadables
 
 
 def commands() -> list:

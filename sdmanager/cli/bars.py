@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from sdmanager.binaries import EngineProgress
     from sdmanager.generation import Event, Stage
 
-_TITLES: Final = {"loading": "Loading", "diffusion": "Drawing", "decoding": "Decoding"}
+_TITLES: Final = {
+    "offloading": "Making room",
+    "loading": "Loading",
+    "diffusion": "Drawing",
+    "decoding": "Decoding",
+}
+_UNITS: Final = {"offloading": "program", "loading": "tensor", "diffusion": "step", "decoding": "image"}
 _WIDTH: Final = 11
 
 # Phases of getting an engine that can be counted: title and unit.
@@ -90,8 +96,7 @@ class StageBars:
             title = _TITLES[event.stage]
             if is_sampling and event.total_images > 1:
                 title = f"Image {event.image}/{event.total_images}"
-            unit = {"loading": "tensor", "diffusion": "step", "decoding": "image"}[event.stage]
-            self._bar = new_bar(title, event.total_steps, unit)
+            self._bar = new_bar(title, event.total_steps, _UNITS[event.stage])
             self._key = key
         bar = self._bar
         if bar is None:

@@ -10,6 +10,7 @@ from sdmanager import __version__
 from sdmanager.errors import SDManagerError
 from sdmanager.files import free_bytes
 
+from .aside import aside_now, facts_of
 from .model_facts import demo_folder, hub_cache, state_of
 from .output import camel_case, folder_size, say
 from .privacy import names_of, without_private
@@ -74,6 +75,8 @@ async def _examine(settings: Settings) -> dict[str, Any]:
         **_candidates(settings, snapshot),
         "disk": _disk(settings),
         **_models(settings),
+        "memory": _memory(settings),
+        "aside": [facts_of(state) for state in aside_now(settings)],
         "environment": _environment(),
     }
 
@@ -182,6 +185,28 @@ def _models(settings: Settings) -> dict[str, Any]:
         for model in listing.models
     ]
     return {"models": [*demo, *installed], "unreadable_models": list(listing.unreadable)}
+
+
+def _memory(settings: Settings) -> list[dict[str, Any]]:
+    """What runs used, and where memory ran out, the newest first."""
+    from sdmanager.resources import PeakStore
+
+    return [
+        {
+            "model": entry.model,
+            "backend": entry.backend,
+            "width": entry.width,
+            "height": entry.height,
+            "flags": entry.flags,
+            "ram": entry.peak.ram,
+            "vram": entry.peak.vram,
+            "runs": entry.peak.runs,
+            "too_small_ram": entry.peak.too_small_ram,
+            "too_small_vram": entry.peak.too_small_vram,
+            "recommended": entry.recommended,
+        }
+        for entry in PeakStore(settings.memory_file).entries()
+    ]
 
 
 def _environment() -> list[str]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 from sdmanager.errors import InvalidRequestError
 
 from .hosted import add_provider, hosted_of
-from .options import UNSET, add_lora_dir, add_memory, add_model, model_of, plan_of, settings_of
+from .offloading import add_offload, logs_as_notes, room_of
+from .options import UNSET, add_lora_dir, add_memory, add_model, choices_of, model_of, settings_of
 from .output import note, numbered, say
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
         ImageGenerator,
         ImageRequest,
         Lora,
+        MemoryPlan,
     )
+    from sdmanager.resources import ResourceOrchestrator
 
     from .previews import PreviewKeeper
 
@@ -59,6 +62,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         _add_start,
         _add_previews,
         add_memory,
+        add_offload,
     ):
         add_group(parser)
 
@@ -141,7 +145,6 @@ def _add_previews(parser: argparse.ArgumentParser) -> None:
 
 
 async def _generate(args: argparse.Namespace) -> int:
-    from .bars import StageBars
     from .previews import PreviewKeeper
 
     given = vars(args)
@@ -157,20 +160,47 @@ async def _generate(args: argparse.Namespace) -> int:
         hosted.check(request)
         if not quiet:
             note(_waiting_for(hosted))
-    generator = hosted if hosted is not None else await _prepared(given, quiet=quiet)
-    keeper.make_folder()
+    result = None
+    try:
+        with logs_as_notes(quiet=quiet):
+            async with room_of(given, quiet=quiet) as room:
+                generator: ImageGenerator | None = hosted
+                if generator is None:
+                    generator = await _prepared(given, room.orchestrator, quiet=quiet)
+                keeper.make_folder()
+                done = await _drawn(generator, request, given, keeper)
+                for image, target in zip(done.images, targets, strict=True):
+                    image.save(target)
+                keeper.finish(done)
+                result = done
+                if not quiet:
+                    _report(result, targets, keeper)
+    finally:
+        # Also where the pictures are there and waiting for others to be back was cancelled.
+        if result is not None and given.get("json"):
+            memory = _memory_facts(result) if hosted is None else {}
+            say(json.dumps({**_as_json(result, targets, keeper), **memory, **room.facts}))
+    return 0
+
+
+async def _drawn(
+    generator: ImageGenerator, request: ImageRequest, given: dict[str, object], keeper: PreviewKeeper
+) -> GenerationResult:
+    """Draw, with bars and notices where they are wanted."""
+    from sdmanager.generation import Replanned
+
+    from .bars import StageBars
+
+    quiet = bool(given.get("quiet") or given.get("json"))
     with StageBars(quiet=quiet or bool(given.get("verbose"))) as bars:
 
         def on_event(event: Event) -> None:
             bars.show(event)
+            if isinstance(event, Replanned) and not quiet:
+                note(event.reason)
             keeper.take(event)
 
-        result = await generator.generate(request, on_event)
-    for image, target in zip(result.images, targets, strict=True):
-        image.save(target)
-    keeper.finish(result)
-    _report(result, targets, keeper, as_json=bool(given.get("json")), quiet=quiet)
-    return 0
+        return await generator.generate(request, on_event)
 
 
 def _waiting_for(hosted: HuggingFaceGenerator) -> str:
@@ -180,7 +210,9 @@ def _waiting_for(hosted: HuggingFaceGenerator) -> str:
     return f"Waiting for {service} to draw with {hosted.model} …"
 
 
-async def _prepared(given: dict[str, object], *, quiet: bool) -> ImageGenerator:
+async def _prepared(
+    given: dict[str, object], room: ResourceOrchestrator | None, *, quiet: bool
+) -> ImageGenerator:
     """The engine on this machine, ready to draw."""
     from sdmanager.engine import LocalGenerator
     from sdmanager.threads import in_thread
@@ -192,7 +224,8 @@ async def _prepared(given: dict[str, object], *, quiet: bool) -> ImageGenerator:
     generator = LocalGenerator(
         model,
         settings=settings_of(given),
-        plan=plan_of(given),
+        plan=choices_of(given),
+        room=room,
         threads=given.get("threads"),  # type: ignore[arg-type]
         ignore_fit="ignore_fit" in given,
         on_prepare=engine_bar.show,
@@ -253,9 +286,16 @@ def _print_output(stream: str, data: bytes) -> None:
     sys.stderr.flush()
 
 
-def _report(
-    result: GenerationResult, targets: list[Path], keeper: PreviewKeeper, *, as_json: bool, quiet: bool
-) -> None:
+def _report(result: GenerationResult, targets: list[Path], keeper: PreviewKeeper) -> None:
+    for why in result.plan.reasons:
+        note(why)
+    for image, path in zip(result.images, targets, strict=True):
+        say(f"{path}  {image.width}x{image.height}  seed {image.seed}  {result.time_taken:.1f} s")
+    for line in keeper.describe():
+        say(line)
+
+
+def _as_json(result: GenerationResult, targets: list[Path], keeper: PreviewKeeper) -> dict[str, object]:
     def describe(image: GeneratedImage, path: Path) -> dict[str, object]:
         return {
             "path": os.fspath(path.absolute()),
@@ -264,27 +304,30 @@ def _report(
             "height": image.height,
         }
 
-    pairs = list(zip(result.images, targets, strict=True))
-    if as_json:
-        timings = result.timings
-        say(
-            json.dumps(
-                {
-                    "images": [describe(image, path) for image, path in pairs],
-                    "timeTaken": round(result.time_taken * 1000),
-                    "timings": {
-                        "loading": round(timings.loading * 1000),
-                        "diffusion": round(timings.diffusion * 1000),
-                        "decoding": round(timings.decoding * 1000),
-                    },
-                    "model": result.model,
-                    "variant": result.variant,
-                    **keeper.as_json(),
-                }
-            )
-        )
-    elif not quiet:
-        for image, path in pairs:
-            say(f"{path}  {image.width}x{image.height}  seed {image.seed}  {result.time_taken:.1f} s")
-        for line in keeper.describe():
-            say(line)
+    timings = result.timings
+    return {
+        "images": [describe(image, path) for image, path in zip(result.images, targets, strict=True)],
+        "timeTaken": round(result.time_taken * 1000),
+        "timings": {
+            "loading": round(timings.loading * 1000),
+            "diffusion": round(timings.diffusion * 1000),
+            "decoding": round(timings.decoding * 1000),
+            "offloading": round(timings.offloading * 1000),
+        },
+        "model": result.model,
+        "variant": result.variant,
+        **keeper.as_json(),
+    }
+
+
+def _memory_facts(result: GenerationResult) -> dict[str, object]:
+    def describe(plan: MemoryPlan) -> dict[str, object]:
+        return {"flags": plan.flags, "evictions": plan.evictions, "reasons": plan.reasons}
+
+    facts: dict[str, object] = {"plan": describe(result.plan)}
+    if result.memory is not None:
+        sizes = {"ramBytes": result.memory.ram, "vramBytes": result.memory.vram}
+        facts["memory"] = {name: size for name, size in sizes.items() if size is not None}
+    if result.out_of_memory:
+        facts["outOfMemory"] = [describe(plan) for plan in result.out_of_memory]
+    return facts

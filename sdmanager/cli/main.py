@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from sdmanager import __version__
 from sdmanager.errors import SDManagerError
 
-from . import doctor, engine, generate, models, serve
+from . import aside, calibrate, doctor, engine, generate, models, serve
 from .output import report_error
 
 if TYPE_CHECKING:
@@ -38,9 +38,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sdmanager {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     generate.add_parser(commands)
+    calibrate.add_parser(commands)
     serve.add_parser(commands)
     models.add_parser(commands)
     engine.add_parser(commands)
+    aside.add_parser(commands)
     doctor.add_parser(commands)
     return parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from sdmanager.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from sdmanager.generation import MemoryPlan
+    from sdmanager.generation import MemoryChoices
     from sdmanager.models import ModelFiles, Role
     from sdmanager.settings import Settings
 
@@ -27,6 +28,15 @@ _COMPONENTS: Final = {
     "llm_vision": "the part of that model that sees pictures (mmproj)",
     "vae": "VAE",
     "tae": "tiny autoencoder (TAESD) for previews",
+}
+
+_MEMORY_FLAGS: Final = {
+    "--offload-to-cpu": "weights stay in RAM until they are needed",
+    "--clip-on-cpu": "text encoder on the CPU",
+    "--vae-on-cpu": "VAE on the CPU",
+    "--vae-tiling": "decode in tiles",
+    "--diffusion-fa": "flash attention; by itself with CUDA or ROCm where a language model reads the prompt",
+    "--stream-layers": "bring the weights layer by layer, with --offload-to-cpu; not in every engine",
 }
 
 
@@ -52,16 +62,12 @@ def add_components(group: argparse._ArgumentGroup) -> None:
 
 
 def add_memory(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `plan_of` reads, the number of threads, and whether to look at memory at all."""
-    memory = parser.add_argument_group("memory and speed")
-    memory.add_argument("--offload-to-cpu", action="store_true", help="weights stay in RAM", default=UNSET)
-    memory.add_argument("--clip-on-cpu", action="store_true", help="text encoder on the CPU", default=UNSET)
-    memory.add_argument("--vae-on-cpu", action="store_true", help="VAE on the CPU", default=UNSET)
-    memory.add_argument("--vae-tiling", action="store_true", help="decode in tiles", default=UNSET)
-    memory.add_argument(
-        "--diffusion-fa", action=argparse.BooleanOptionalAction, default=UNSET,
-        help="flash attention; by itself with CUDA or ROCm where a language model reads the prompt",
-    )  # fmt: skip
+    """Add the options that `choices_of` reads, the number of threads, and whether to look at memory at all."""
+    memory = parser.add_argument_group(
+        "memory and speed (flags that are not given are chosen for each run by what memory is free)"
+    )
+    for option, description in _MEMORY_FLAGS.items():
+        memory.add_argument(option, action=argparse.BooleanOptionalAction, default=UNSET, help=description)
     memory.add_argument("--max-vram", metavar="GIB", type=float, help="VRAM budget", default=UNSET)
     memory.add_argument("-t", "--threads", metavar="N", type=int, help="CPU threads", default=UNSET)
     memory.add_argument(
@@ -118,17 +124,28 @@ def model_of(given: dict[str, object]) -> str | ModelFiles | None:
     return model_of_files(main_file.stem, files, settings)
 
 
-def plan_of(given: dict[str, object]) -> MemoryPlan:
-    """The memory flags that were given."""
-    from sdmanager.generation import MemoryPlan
+def choices_of(given: dict[str, object]) -> MemoryChoices:
+    """What was decided of the memory flags.
 
-    return MemoryPlan(
-        offload_to_cpu=bool(given.get("offload_to_cpu")),
-        clip_on_cpu=bool(given.get("clip_on_cpu")),
-        vae_on_cpu=bool(given.get("vae_on_cpu")),
-        vae_tiling=bool(given.get("vae_tiling")),
-        diffusion_flash_attention=given.get("diffusion_fa"),  # type: ignore[arg-type]
-        max_vram_gib=given.get("max_vram"),  # type: ignore[arg-type]
+    Raises:
+        InvalidRequestError: Two of them contradict each other, or the budget is none.
+    """
+    from sdmanager.generation import MemoryChoices
+
+    budget = given.get("max_vram")
+    if budget is not None and not (isinstance(budget, float) and 0 < budget < math.inf):
+        raise InvalidRequestError("--max-vram must be a number of GiB above 0.")
+    if given.get("stream_layers") and given.get("offload_to_cpu") is False:
+        raise InvalidRequestError(
+            "--stream-layers needs --offload-to-cpu, which --no-offload-to-cpu rules out."
+        )
+    names = ("offload_to_cpu", "clip_on_cpu", "vae_on_cpu", "vae_tiling", "stream_layers")
+    flags = {name: bool(given[name]) for name in names if name in given}
+    attention = given.get("diffusion_fa")
+    return MemoryChoices(
+        **flags,
+        diffusion_flash_attention=None if attention is None else bool(attention),
+        max_vram_gib=budget,
     )
 
 

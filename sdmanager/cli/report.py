@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from .output import megabytes, printable
+from .aside import described
+from .output import counted, megabytes, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _WIDTH: Final = 11
+_RUNS_MAX: Final = 12
 _OUTCOMES: Final = {
     "proven": "works",
     "unproven": "unproven",
@@ -31,6 +33,8 @@ def report(facts: dict[str, Any]) -> Iterator[str]:
     yield from _listed("Models", [*_models(facts)] or ["none"])
     yield from _listed("Set", [", ".join(facts["environment"])] if facts["environment"] else [])
     yield _line("Engine", _engine(facts["engine"], own=bool(facts.get("ownEngine"))))
+    yield from _listed("Put aside", [described(each) for each in facts["aside"]])
+    yield from _learned(facts["memory"])
     yield ""
     if facts.get("manifestError"):
         yield facts["manifestError"]
@@ -71,6 +75,39 @@ def _models(facts: dict[str, Any]) -> Iterator[str]:
         yield f"{model['name']} ({megabytes(model['size'])}){state}"
     for name in facts["unreadableModels"]:
         yield f"{printable(name)}, its record cannot be read"
+
+
+def _learned(runs: list[dict[str, Any]]) -> Iterator[str]:
+    """What runs used, by model, size, engine and memory flags."""
+    if runs:
+        yield ""
+        yield "Memory that runs used, the newest first:"
+    for run in runs[:_RUNS_MAX]:
+        what = " ".join(
+            [f"{printable(run['model'])} {run['width']}x{run['height']},", run["backend"], *_flags(run)]
+        )
+        yield f"  {what}: {', '.join(_used(run))}"
+    if len(runs) > _RUNS_MAX:
+        yield f"  and {len(runs) - _RUNS_MAX} more: --json has them"
+
+
+def _flags(run: dict[str, Any]) -> list[str]:
+    """Its memory flags, as the command line has them."""
+    named = [] if run["flags"] == "plain" else run["flags"].split(",")
+    return [f"--{flag.replace('=', ' ')}" for flag in named]
+
+
+def _used(run: dict[str, Any]) -> Iterator[str]:
+    for key, name in (("ram", "RAM"), ("vram", "VRAM")):
+        if run[key] is not None:
+            yield f"{megabytes(run[key])} {name}"
+    if run["runs"]:
+        yield counted(run["runs"], "run")
+    for key, name in (("tooSmallRam", "RAM"), ("tooSmallVram", "VRAM")):
+        if run[key] is not None:
+            yield f"ran out of memory with {megabytes(run[key])} {name} free"
+    if run["recommended"]:
+        yield "recommended"
 
 
 def _processor(hardware: dict[str, Any]) -> str:

@@ -10,16 +10,19 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from .options import UNSET, add_lora_dir, add_memory, add_model, model_of, plan_of, settings_of
+from .aside import aside_now, tell_left_over
+from .offloading import LogNotes, add_offload, offloading_of
+from .options import UNSET, add_lora_dir, add_memory, add_model, choices_of, model_of, settings_of
 from .output import note, say
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from sdmanager.errors import SDManagerError
     from sdmanager.generation import Event
     from sdmanager.manager import DiffusionServerManager, StartFields
+    from sdmanager.resources import OffloadingConfig
 
 _LEVELS: Final = ("debug", "info", "warning", "error")  # those of the log book, which takes long to import
 _TOKEN_BYTES: Final = 24
@@ -47,6 +50,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_server(parser)
     add_model(parser)
     add_memory(parser)
+    add_offload(parser)
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
@@ -105,10 +109,22 @@ async def _serve(args: argparse.Namespace) -> int:
     from .ready import ReadyFile
 
     token, is_new = _token(args.token)
+    settings = settings_of(vars(args))
     model = await in_thread(model_of, vars(args))
+    offloading = await in_thread(offloading_of, vars(args), settings)
+    tell_left_over(await in_thread(aside_now, settings), [each.name for each in offloading.offloadables])
     bar = EngineBar(quiet=args.json)
     with _logs_on_stderr(args.log_level):
-        async with DiffusionServerManager(settings_of(vars(args))) as manager:
+        async with (
+            DiffusionServerManager(
+                settings,
+                offloadables=offloading.offloadables,
+                threshold=offloading.threshold,
+                linger=offloading.linger,
+            ) as manager,
+            # Ended before the manager: it would only bring back what is ended next.
+            _started(offloading),
+        ):
             with ReadyFile(args.ready_file) as ready:
                 crash = _crash_of(manager)
                 manager.on("binary-progress", bar.show)
@@ -131,6 +147,20 @@ async def _serve(args: argparse.Namespace) -> int:
     return 0
 
 
+@contextlib.asynccontextmanager
+async def _started(offloading: OffloadingConfig) -> AsyncIterator[None]:
+    """The language-model servers that are children of this command, for as long as it runs."""
+    from sdmanager.resources import LlamaServer
+
+    async with contextlib.AsyncExitStack() as stack:
+        for each in offloading.offloadables:
+            if isinstance(each, LlamaServer):
+                note(f"sdmanager: starting {each.name}")
+                await stack.enter_async_context(each)
+                note(f"sdmanager: {each.name} is ready at {each.url}")
+        yield
+
+
 def _token(given: object) -> tuple[str | None, bool]:
     """The token, and whether it was made here."""
     if isinstance(given, str):
@@ -144,7 +174,7 @@ def _token(given: object) -> tuple[str | None, bool]:
 
 
 def _options(args: argparse.Namespace, token: str | None) -> StartFields:
-    plan = plan_of(vars(args))
+    choices = choices_of(vars(args))
     options: StartFields = {
         "host": args.host,
         "queue": args.queue,
@@ -153,12 +183,13 @@ def _options(args: argparse.Namespace, token: str | None) -> StartFields:
         "allow_host": args.allow_host,
         "log_level": args.log_level,
         "threads": vars(args).get("threads"),
-        "offload_to_cpu": plan.offload_to_cpu,
-        "clip_on_cpu": plan.clip_on_cpu,
-        "vae_on_cpu": plan.vae_on_cpu,
-        "vae_tiling": plan.vae_tiling,
-        "diffusion_flash_attention": plan.diffusion_flash_attention,
-        "vram_budget": plan.max_vram_gib,
+        "offload_to_cpu": choices.offload_to_cpu,
+        "clip_on_cpu": choices.clip_on_cpu,
+        "vae_on_cpu": choices.vae_on_cpu,
+        "vae_tiling": choices.vae_tiling,
+        "stream_layers": choices.stream_layers,
+        "diffusion_flash_attention": choices.diffusion_flash_attention,
+        "vram_budget": choices.max_vram_gib,
         "ignore_fit": "ignore_fit" in args,
     }
     if "port" in args:
@@ -181,13 +212,16 @@ def _crash_of(manager: DiffusionServerManager) -> asyncio.Future[SDManagerError]
 
 
 def _tell_end(event: Event, least: int) -> None:
-    """A line on stderr for a generation that has ended; the log file has the manager's own."""
-    from sdmanager.generation import Cancelled, Completed, Failed
+    """A line on stderr for a generation that has ended, or begins anew; the log file has the manager's own."""
+    from sdmanager.generation import Cancelled, Completed, Failed, Replanned
 
     level, reason = logging.INFO, ""
     match event:
-        case Completed():
-            outcome = "complete"
+        case Replanned():
+            level, outcome, reason = logging.WARNING, "begins anew", f": {event.reason}"
+        case Completed(result=result):
+            outcome, reasons = "complete", " ".join(result.plan.reasons)
+            reason = f": {reasons}" if reasons else ""
         case Cancelled():
             outcome = "cancelled"
         case Failed(error=error):
@@ -215,7 +249,7 @@ def _number(level: str) -> int:
 @contextlib.contextmanager
 def _logs_on_stderr(level: str) -> Iterator[None]:
     root, ours = logging.getLogger(), logging.getLogger("sdmanager")
-    handler = _ToStderr(in_full=level == "debug")
+    handler = LogNotes(in_full=level == "debug")
     before = ours.level
     # The root's, so that libraries do not print in ways of their own.
     root.addHandler(handler)
@@ -225,18 +259,3 @@ def _logs_on_stderr(level: str) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         ours.setLevel(before)
-
-
-class _ToStderr(logging.Handler):
-    def __init__(self, *, in_full: bool) -> None:
-        super().__init__()
-        self._in_full = in_full
-
-    def emit(self, record: logging.LogRecord) -> None:
-        from sdmanager.logbook import level_of, message_of
-
-        try:
-            level, message = level_of(record), message_of(record, in_full=self._in_full)
-            note(f"sdmanager: {message}" if level == "info" else f"sdmanager: {level}: {message}")
-        except Exception:  # noqa: BLE001 - a record that cannot be shown may stop nobody
-            self.handleError(record)

@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from sdmanager.cli.model_facts import hub_cache
+from sdmanager.resources.journal import Entry, Journal
 
 
 def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -83,6 +85,79 @@ def test_what_failed_is_shown_with_its_reason(environment: dict[str, str]) -> No
     verdicts.write_text(json.dumps(data))
     shown = run(environment, "doctor").stdout
     assert "does not work: It crashed in <data>/x." in shown
+
+
+def remember_runs(environment: dict[str, str], *runs: dict[str, object]) -> None:
+    kept = {
+        "model": "m:1",
+        "name": "sd-turbo",
+        "backend": "cuda",
+        "width": 512,
+        "height": 768,
+        "flags": "plain",
+    }
+    file = Path(environment["HOME"], "state", "memory.json")
+    file.write_text(json.dumps({"runs": [{**kept, **run} for run in runs]}))
+
+
+def test_what_runs_used_is_shown(environment: dict[str, str]) -> None:
+    assert "Memory that runs used" not in run(environment, "doctor").stdout
+    remember_runs(
+        environment,
+        {"too_small_vram": 2_500_000_000, "short_at": int(time.time()), "ram": 900_000_000, "runs": 1},
+        {"flags": "vae-tiling,max-vram=3.5", "ram": 1_200_000_000, "vram": 3_400_000_000, "runs": 4},
+    )
+    lines = run(environment, "doctor").stdout.splitlines()
+    at = lines.index("Memory that runs used, the newest first:")
+    assert lines[at - 1] == lines[at + 3] == ""
+    assert lines[at + 1 : at + 3] == [
+        "  sd-turbo 512x768, cuda --vae-tiling --max-vram 3.5: 1.2 GB RAM, 3.4 GB VRAM, 4 runs",
+        "  sd-turbo 512x768, cuda: 900 MB RAM, 1 run, ran out of memory with 2.5 GB VRAM free",
+    ]
+    newest, oldest = json.loads(run(environment, "doctor", "--json").stdout)["memory"]
+    assert newest == {
+        "model": "sd-turbo", "backend": "cuda", "width": 512, "height": 768, "flags": "vae-tiling,max-vram=3.5",
+        "ram": 1_200_000_000, "vram": 3_400_000_000, "runs": 4, "tooSmallRam": None, "tooSmallVram": None,
+        "recommended": False,
+    }  # fmt: skip
+    assert oldest["tooSmallVram"] == 2_500_000_000
+
+
+def test_of_many_runs_the_newest_are_on_the_screen(environment: dict[str, str]) -> None:
+    remember_runs(environment, *({"width": 64 * n, "ram": 1_000_000, "runs": 1} for n in range(1, 21)))
+    shown = run(environment, "doctor").stdout
+    assert len(shown.splitlines()) < 40
+    assert "sd-turbo 1280x768" in shown
+    assert "sd-turbo 512x768" not in shown
+    assert "and 8 more: --json has them" in shown
+    assert len(json.loads(run(environment, "doctor", "--json").stdout)["memory"]) == 20
+
+
+def test_what_runs_used_has_nothing_private_and_drives_no_terminal(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    named = f"{environment['HOME']}/data/x \x1b[31m of /home/anna/y"
+    remember_runs(environment, {"model": f"{tmp_path}/secret:1", "name": named, "ram": 1_000_000, "runs": 1})
+    for options in ((), ("--json",)):
+        shown = run(environment, "doctor", *options).stdout
+        for secret in (str(tmp_path), "anna", "secret", "\x1b"):
+            assert secret not in shown
+    assert "<data>/x" in run(environment, "doctor").stdout
+
+
+def test_what_is_put_aside_is_shown(environment: dict[str, str]) -> None:
+    assert "Put aside" not in run(environment, "doctor").stdout
+    journal = Journal(Path(environment["HOME"]) / "state" / "offloads")
+    private = f"{environment['HOME']}/data/chat.gguf of /home/anna/y"
+    journal.write(Entry("ollama", private, {"models": ["secret"]}, None, 1_790_000_000))
+    shown = run(environment, "doctor")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    (line,) = [line for line in shown.stdout.splitlines() if line.startswith("Put aside")]
+    assert line == (
+        "Put aside  ollama (<data>/chat.gguf of ~/y): since 2026-09-21 14:13 UTC, by an earlier run, which is gone"
+    )
+    (facts,) = json.loads(run(environment, "doctor", "--json").stdout)["aside"]
+    assert (facts["name"], facts["leftOver"]) == ("ollama", True)
 
 
 def test_a_broken_list_of_engines_is_told(environment: dict[str, str], tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_json_has_the_same_shape(service: InferenceServer, led: dict[str, str], 
     assert facts["images"] == [{"path": str(tmp_path / "output.png"), "seed": 5, "width": 96, "height": 64}]
     assert (facts["model"], facts["variant"]) == ("org/model", "fal-ai")
     assert facts.keys() == {"images", "timeTaken", "timings", "model", "variant"}
-    assert facts["timings"].keys() == {"loading", "diffusion", "decoding"}
+    assert facts["timings"].keys() == {"loading", "diffusion", "decoding", "offloading"}
 
 
 def test_the_token_of_a_login(service: InferenceServer, led: dict[str, str], tmp_path: Path) -> None:

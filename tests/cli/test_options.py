@@ -14,13 +14,13 @@ from sdmanager.cli.options import (
     add_lora_dir,
     add_memory,
     add_model,
+    choices_of,
     components_of,
     model_of,
-    plan_of,
     settings_of,
 )
 from sdmanager.errors import InvalidRequestError, ModelComponentMissingError, ModelNotFoundError
-from sdmanager.generation import MemoryPlan
+from sdmanager.generation import MemoryChoices
 from sdmanager.models import (
     Family,
     InstalledFile,
@@ -53,7 +53,7 @@ def demo(settings: Settings, home: Settings, monkeypatch: pytest.MonkeyPatch) ->
 def test_nothing_given_is_nothing_said() -> None:
     assert parse() == {}
     assert model_of({}) is None
-    assert plan_of({}) == MemoryPlan()
+    assert choices_of({}) == MemoryChoices()
 
 
 def test_a_name_or_a_path_is_left_to_who_knows_the_models() -> None:
@@ -61,21 +61,34 @@ def test_a_name_or_a_path_is_left_to_who_knows_the_models() -> None:
         assert model_of(parse("-m", given)) == given
 
 
-@pytest.mark.parametrize(
-    ("arguments", "flash"), [((), None), (("--diffusion-fa",), True), (("--no-diffusion-fa",), False)]
-)
-def test_flash_attention_is_yes_no_or_left_to_the_model(
-    arguments: tuple[str, ...], flash: bool | None
-) -> None:
-    assert plan_of(parse(*arguments)).diffusion_flash_attention is flash
+FLAGS = {
+    "--offload-to-cpu": "offload_to_cpu",
+    "--clip-on-cpu": "clip_on_cpu",
+    "--vae-on-cpu": "vae_on_cpu",
+    "--vae-tiling": "vae_tiling",
+    "--diffusion-fa": "diffusion_flash_attention",
+    "--stream-layers": "stream_layers",
+}
 
 
-def test_the_plan_has_every_flag() -> None:
-    given = parse(
-        "--offload-to-cpu", "--clip-on-cpu", "--vae-on-cpu", "--vae-tiling", "--diffusion-fa", "--max-vram", "5.5"
-    )  # fmt: skip
-    assert plan_of(given) == MemoryPlan(True, True, True, True, True, 5.5)
+@pytest.mark.parametrize("option", FLAGS)
+def test_each_memory_flag_is_yes_no_or_left_to_be_chosen(option: str) -> None:
+    for arguments, decided in (((), None), ((option,), True), ((f"--no-{option[2:]}",), False)):
+        assert choices_of(parse(*arguments)) == MemoryChoices(**{FLAGS[option]: decided})
+
+
+def test_choices_have_every_flag() -> None:
+    given = parse(*FLAGS, "--max-vram", "5.5")
+    assert choices_of(given) == MemoryChoices(True, True, True, True, True, 5.5, True)
     assert parse("--ignore-fit") == {"ignore_fit": True}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--stream-layers", "--no-offload-to-cpu"), ("--max-vram", "0"), ("--max-vram", "nan")]
+)
+def test_memory_flags_that_make_no_sense_are_refused(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidRequestError, match=arguments[0]):
+        choices_of(parse(*arguments))
 
 
 def test_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

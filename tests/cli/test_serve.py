@@ -21,8 +21,13 @@ from typing import Any
 
 import psutil
 import pytest
+from fake_llms import FAKES
+from fake_llms import serving as serving_llm
 from loras import write_lora
 from processes import all_gone
+
+from sdmanager.resources import Ollama
+from sdmanager.resources.journal import Entry, Journal
 
 # One thread: with more, an engine that shares its cores waits most of the time.
 COMMAND = (sys.executable, "-m", "sdmanager", "serve", "--threads", "1")
@@ -553,9 +558,79 @@ def test_wrong_usage_is_argparses_own(environment: dict[str, str]) -> None:
     assert "neither a number nor 'auto'" in server.stderr
 
 
+# --- programs that are put aside
+
+
+@pytest.mark.parametrize("with_port", [True, False])
+def test_a_llama_server_runs_as_long_as_the_server(
+    environment: dict[str, str], tmp_path: Path, with_port: bool
+) -> None:
+    port, words = free_port(), [sys.executable, "-I", "-S", str(FAKES / "llama_server.py"), "-m", "x.gguf"]
+    (tmp_path / "mine.toml").write_text(
+        f'[[offload]]\nkind = "llama-server"\nname = "chat"\ncommand = {json.dumps(words)}\n'
+        + (f"port = {port}\n" if with_port else "")
+    )
+    with serving(environment, "--offload", str(tmp_path / "mine.toml")) as server:
+        assert "sdmanager: starting chat\n" in server.stderr
+        found = re.search(r"sdmanager: chat is ready at (http://127\.0\.0\.1:(\d+))\n", server.stderr)
+        assert found is not None
+        assert not with_port or int(found[2]) == port
+        with urllib.request.urlopen(f"{found[1]}/health", timeout=PATIENCE) as answer:
+            assert json.load(answer) == {"status": "ok"}
+        assert server.draw(SHORT)["status"] == "complete"
+        family = server.family()
+        assert family
+        assert server.end(signal.SIGTERM) == 0
+        assert all_gone(family)
+    assert "Traceback" not in server.stderr
+
+
+def test_what_a_killed_server_had_put_aside_is_brought_back_by_the_next(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    journal = Journal(Path(environment["HOME"]) / "state" / "offloads")
+    models = {"chat:1b": {"size": 1 << 20, "vram": 0}}
+    with serving_llm("ollama_server.py", tmp_path / "calls", models) as llm:
+        offload = ("--offload", f"ollama={llm.url}")
+        with serving(environment, *offload) as server:
+            killed = journal.owner.of(server.child.pid)
+            name = Ollama(llm.url).name
+            state = {"models": [{"name": "chat:1b"}]}
+            journal.write(Entry(name, "chat:1b", state, killed, time.time()))
+            assert server.end(signal.SIGKILL) == -signal.SIGKILL
+        assert llm.models("load") == []
+        with serving(environment, *offload) as again:
+            assert llm.models("load") == ["chat:1b"]
+            assert again.end(signal.SIGTERM) == 0
+        assert "was put aside by an earlier run" not in again.stderr
+    assert journal.entries() == []
+
+
+def test_what_it_cannot_bring_back_is_told(scripted: dict[str, str]) -> None:
+    journal = Journal(Path(scripted["HOME"]) / "state" / "offloads")
+    journal.write(Entry("ollama", "chat:1b", {}, None, time.time()))
+    with serving(scripted) as server:
+        assert server.end(signal.SIGTERM) == 0
+    assert (
+        server.stderr.count("ollama was put aside by an earlier run and is not back: add --offload ollama")
+        == 1
+    )
+    assert [entry.name for entry in journal.entries()] == ["ollama"]
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys; from sdmanager.cli.main import build_parser; build_parser().format_help();"
         "print(sorted({'asyncio', 'aiohttp', 'pydantic', 'PIL', 'tqdm'} & set(sys.modules)))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["generate", "calibrate", "serve", "aside", "doctor", "models", "engine"])
+def test_help_of_each_command_loads_nothing_heavy(name: str) -> None:
+    code = (
+        "import sys\nfrom sdmanager.cli.main import main\n"
+        f"try: main(['{name}', '--help'])\nexcept SystemExit: pass\n"
+        "print(sorted({'asyncio', 'aiohttp', 'pydantic', 'PIL', 'tqdm', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).endswith("\n[]\n")
