@@ -233,7 +233,7 @@ class ResourceOrchestrator:
         for entry in await in_thread(self._journal.entries):
             if entry.is_orphan and entry.name not in self._offloadables and entry.id not in self._strangers:
                 self._strangers.add(entry.id)
-                _LOG.info(
+                _LOG.debug(
                     "%s (%s) was put aside by an earlier run, and is not brought back: this one may not put it aside",
                     entry.name,
                     entry.what,

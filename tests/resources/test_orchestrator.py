@@ -670,6 +670,7 @@ class TestRecovering:
             await room.aclose()
 
     async def test_what_nobody_here_may_bring_back_is_said_once(self, make, journal, caplog):
+        caplog.set_level("DEBUG", "sdmanager.resources")
         self.leave(journal, name="gone", model="mistral")
         room = make(Program())
         for _ in range(3):
