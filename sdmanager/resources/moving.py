@@ -98,7 +98,8 @@ class Mover:
 
     async def _write_down(self, name: str, holding: Holding) -> Aside:
         before = self._restorer.of(name)
-        if before is not None and before.entry.phase is not Phase.ASIDE:
+        unfinished = before is not None and before.entry.phase is not Phase.ASIDE
+        if before is not None and unfinished and holding.is_part_of(before.entry.what):
             # It has let go of half of it, or half of it is back, and its entry knows the whole.
             before.entry = replace(before.entry, phase=Phase.ABOUT_TO)
             await in_thread(self._journal.write, before.entry)

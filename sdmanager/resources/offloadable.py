@@ -15,7 +15,8 @@ class Holding:
     """What a program holds now, and how it is brought back to that.
 
     Attributes:
-        what: For people: ``llama3.2:3b``.
+        what: For people: ``llama3.2:3b``; several things are parted by a comma and a space. A holding of which all
+            things are among those of another is a part of that.
         ram: Bytes of RAM that putting it aside frees; None: unknown.
         vram: Likewise of VRAM.
         state: How to restore it.
@@ -25,6 +26,10 @@ class Holding:
     ram: int | None
     vram: int | None
     state: State = field(default_factory=dict)
+
+    def is_part_of(self, what: str) -> bool:
+        """Whether nothing of it is new to a holding that was this."""
+        return set(self.what.split(", ")) <= set(what.split(", "))
 
 
 @runtime_checkable

@@ -198,6 +198,11 @@ class ResourceOrchestrator:
             lambda entry: entry.name in self._offloadables and entry.name not in taken
         )
         for entry in claimed:
+            if (
+                self._restorer.of(entry.name) is not None
+            ):  # what this one has put aside since is what was there last
+                await in_thread(self._journal.remove, entry)
+                continue
             _LOG.info("bringing back %s, which an earlier run had put aside", entry.name)
             self._restorer.keep(entry)
         await self._restorer.try_idle()

@@ -334,7 +334,7 @@ class TestPuttingAside:
 
     @pytest.mark.parametrize("restart", [False, True])
     async def test_half_brought_back_it_comes_back_whole_after_the_next_run(self, make, journal, restart):
-        program = Program(model="x and y")
+        program = Program(model="x, y")
         room = make(program, limits=Limits(patience=0.05))
         program.failing.add("restore")
         async with room.lease(LARGE, CHOICES, supports):
@@ -348,26 +348,41 @@ class TestPuttingAside:
         async with room.lease(LARGE, CHOICES, supports) as lease:
             assert lease.plan.evictions == ("held",)
             (entry,) = journal.entries()
-            assert (entry.state, entry.attempts, entry.phase) == ({"model": "x and y"}, before, Phase.ASIDE)
+            assert (entry.state, entry.attempts, entry.phase) == ({"model": "x, y"}, before, Phase.ASIDE)
             assert room.saved_state()[0].error == "The program is not back."
         program.failing.clear()
         await reloaded(room)
-        assert program.model == "x and y"
+        assert program.model == "x, y"
 
     async def test_what_is_put_aside_in_its_place_does_not_begin_anew(self, make, journal):
-        program = Program()
+        program = Program(model="llama, mistral")
         room = make(program)
         program.failing.add("restore")
         async with room.lease(LARGE, CHOICES, supports):
             pass
         await until(lambda: room.saved_state()[0].error)
-        program.model = "half"
+        program.model = "llama"
         async with room.lease(LARGE, CHOICES, supports):
             program.model = "qwen"  # the user's doing, for all of it was aside
             async with room.lease(LARGE, CHOICES, supports):
                 (entry,) = journal.entries()
                 assert (entry.state, entry.attempts) == ({"model": "qwen"}, 1)
                 assert room.saved_state()[0].error == "The program is not back."
+        program.failing.clear()
+        await reloaded(room)
+        assert program.model == "qwen"
+
+    async def test_what_the_user_loads_after_a_failed_attempt_is_what_comes_back(self, make, journal):
+        program = Program()
+        room = make(program)
+        program.failing.add("restore")
+        async with room.lease(LARGE, CHOICES, supports):
+            pass
+        await until(lambda: room.saved_state()[0].error)
+        program.model = "qwen"
+        async with room.lease(LARGE, CHOICES, supports):
+            assert program.model is None
+            assert [entry.state for entry in journal.entries()] == [{"model": "qwen"}]
         program.failing.clear()
         await reloaded(room)
         assert program.model == "qwen"
@@ -406,7 +421,7 @@ class TestPuttingAside:
         await reloaded(room)
 
     async def test_half_put_aside_it_comes_back_to_what_it_was_at_first(self, make):
-        program = Program()
+        program = Program(model="llama, mistral")
         program.slow.add("put_aside")
         room = make(program, linger=1000.0)
         task = asyncio.create_task(room.lease(LARGE, CHOICES, supports).__aenter__())
@@ -414,11 +429,11 @@ class TestPuttingAside:
         task.cancel()
         await asyncio.wait([task])
         program.slow.clear()
-        program.model = "half of llama"
+        program.model = "mistral"
         async with room.lease(LARGE, CHOICES, supports):
             assert program.model is None
         await reloaded(room)
-        assert program.model == "llama"
+        assert program.model == "llama, mistral"
 
     async def test_where_nothing_can_be_written_down_nothing_is_stopped(self, make, home, caplog):
         home.state_dir.mkdir(parents=True)
@@ -528,6 +543,20 @@ class TestRecovering:
         async with asyncio.timeout(5):
             await room.recover()
         assert server.calls == ["unload None", "load llama"]
+        assert journal.entries() == []
+
+    async def test_what_was_put_aside_since_is_what_comes_back(self, make, journal):
+        """A command that recovers when it ends."""
+        self.leave(journal, model="old")
+        program = Program(model="young")
+        room = make(program, linger=1000.0)
+        async with room.lease(LARGE, CHOICES, supports) as lease:
+            assert lease.plan.evictions == ("held",)
+        async with asyncio.timeout(5):
+            await room.recover()
+            await room.aclose()
+        assert program.model == "young"
+        assert program.moves == ["put_aside", "restore"]
         assert journal.entries() == []
 
     async def test_two_that_start_at_once_bring_it_back_once(self, make, server, journal):
