@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sdmanager.errors import EngineOutOfMemoryError
 from sdmanager.generation import MemoryPlan, Replanned
@@ -139,7 +139,7 @@ class _Making:
                 raise
             shortage = exc
         try:
-            second = await self._lease_stricter(first.plan, shortage.details.get("stage"))
+            second = await self._lease_stricter(first.plan, shortage)
         except NoStricterPlanError:
             await self._learn_shortage(first, shortage)
             raise await self._given_up(shortage, first.plan) from shortage
@@ -161,14 +161,18 @@ class _Making:
             return Lease(self._run.plan, Supply(), 0.0)
         return await self._lease(())
 
-    async def _lease_stricter(self, failed: MemoryPlan, stage: object) -> Lease:
+    async def _lease_stricter(self, failed: MemoryPlan, error: EngineOutOfMemoryError) -> Lease:
         """The first stricter plan that takes something from the stage that failed; where there is none, the first."""
+        stage, short = error.details.get("stage"), short_of(error)
         with contextlib.suppress(NoStricterPlanError):
-            return await self._lease((failed,), lambda plan: helps(stage, failed, plan))
-        return await self._lease((failed,))
+            return await self._lease((failed,), short, lambda plan: helps(stage, failed, plan))
+        return await self._lease((failed,), short)
 
     async def _lease(
-        self, failed: tuple[MemoryPlan, ...], is_worth: Callable[[MemoryPlan], bool] | None = None
+        self,
+        failed: tuple[MemoryPlan, ...],
+        short: Literal["ram", "vram"] | None = None,
+        is_worth: Callable[[MemoryPlan], bool] | None = None,
     ) -> Lease:
         lease = await self._held.enter_async_context(
             self._maker.orchestrator.lease(
@@ -176,6 +180,7 @@ class _Making:
                 self._maker.choices,
                 self._run.binary.capabilities.supports,
                 failed=failed,
+                short=short,
                 helps=is_worth,
                 on_offloading=lambda: self._emitter.making_room(self._drawing.request.count),
             )

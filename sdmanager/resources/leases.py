@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from sdmanager.generation import MemoryChoices, MemoryPlan
 
+    from ._room import Kind
     from .footprint import Footprint
     from .offloadable import Holding
     from .supply import Supply
@@ -71,6 +72,7 @@ class Ask:
     supports: Callable[[str], bool]
     threshold: float
     failed: tuple[MemoryPlan, ...] = ()
+    short: Kind | None = None
     helps: Callable[[MemoryPlan], bool] | None = None
 
     def plan(self, supply: Supply, held: Mapping[str, Holding]) -> MemoryPlan | None:
@@ -83,6 +85,7 @@ class Ask:
                 self.supports,
                 held,
                 self.failed,
+                short=self.short,
                 helps=self.helps,
                 threshold=self.threshold,
             )

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sdmanager.errors import InvalidRequestError, ServerError, StorageError
 from sdmanager.threads import in_thread
@@ -96,6 +96,7 @@ class ResourceOrchestrator:
         supports: Callable[[str], bool],
         *,
         failed: Sequence[MemoryPlan] = (),
+        short: Literal["ram", "vram"] | None = None,
         helps: Callable[[MemoryPlan], bool] | None = None,
         on_offloading: Callable[[], None] | None = None,
     ) -> AsyncIterator[Lease]:
@@ -110,6 +111,7 @@ class ResourceOrchestrator:
             choices: What the user decided; a ``MemoryPlan`` means exactly these flags.
             supports: Whether the engine knows a flag.
             failed: Plans with which the run ran out of memory: a stricter one is wanted.
+            short: Of which memory it ran out; None: as far as estimates tell.
             helps: Whether such a plan is worth a try; others are passed over. None: all are.
             on_offloading: Called once, if something has to move, before it is asked to.
 
@@ -119,7 +121,7 @@ class ResourceOrchestrator:
 
         Cancelling while something is put aside is honoured at once; it is brought back in the background.
         """
-        ask = Ask(footprint, choices, supports, self._threshold, tuple(failed), helps)
+        ask = Ask(footprint, choices, supports, self._threshold, tuple(failed), short, helps)
         if not self._offloadables:
             supply = await self._look.see(footprint.on_gpu, anew=bool(failed))
             plan = ask.plan(supply, {})

@@ -82,6 +82,7 @@ def stricter_plan(
     held: Mapping[str, Holding],
     failed: Sequence[MemoryPlan],
     *,
+    short: Kind | None = None,
     helps: Callable[[MemoryPlan], bool] | None = None,
     threshold: float = 0.75,
 ) -> MemoryPlan | None:
@@ -96,6 +97,7 @@ def stricter_plan(
         supports: Likewise.
         held: Who holds something now: not those who were put aside already.
         failed: The plans that failed, the last one last.
+        short: Of what there was too little; None: as far as estimates tell.
         helps: Whether flags can make a difference to what failed; those that cannot are passed over. None: all can.
         threshold: As in ``plan_memory``.
 
@@ -103,7 +105,7 @@ def stricter_plan(
         None where nothing is left to be tried.
     """
     search = _Search.of(footprint, supply, choices, supports, held, threshold)
-    return search.stricter(failed, helps or _any) if failed else search.plan()
+    return search.stricter(failed, short, helps or _any) if failed else search.plan()
 
 
 def _any(plan: MemoryPlan) -> bool:
@@ -173,13 +175,12 @@ class _Search:
         return self._smallest(tried)
 
     def stricter(
-        self, failed: Sequence[MemoryPlan], helps: Callable[[MemoryPlan], bool]
+        self, failed: Sequence[MemoryPlan], short: Kind | None, helps: Callable[[MemoryPlan], bool]
     ) -> MemoryPlan | None:
         last = failed[-1]
         flags = replace(last, evictions=(), reasons=())
         used = {name for plan in failed for name in plan.evictions}
-        demand = self._demand(flags)
-        kind = self._failing(demand)
+        kind = short or self._failing(self._demand(flags))
         holders = tuple(name for name in self.room.held if self.room.gives(name, kind))
         said = f"The last run ran out of memory with {' '.join(flags.flags) or 'no memory flags'}."
         if any(name not in used for name in holders):

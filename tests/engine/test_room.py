@@ -437,7 +437,9 @@ class Slow(ResourceOrchestrator):
     leased: int = 0
 
     @asynccontextmanager
-    async def lease(self, footprint, choices, supports, *, failed=(), helps=None, on_offloading=None):
+    async def lease(
+        self, footprint, choices, supports, *, failed=(), short=None, helps=None, on_offloading=None
+    ):
         self.leased += 1
         assert on_offloading is not None
         on_offloading()

@@ -10,6 +10,7 @@ from planning_cases import BUILDS, GB, NEW, build, card, footprint, llm, memory
 from sdmanager.generation import MemoryChoices, MemoryPlan
 from sdmanager.resources.demand import demand_of
 from sdmanager.resources.footprint import Learned, Peak
+from sdmanager.resources.offloadable import Holding
 from sdmanager.resources.planning import plan_memory, stricter_plan
 from sdmanager.resources.supply import Supply
 
@@ -19,9 +20,11 @@ SDXL = footprint("sdxl-base")
 SD1 = footprint("sd-1.5")
 
 
-def stricter(*failed, model=SDXL, supply=None, choices=FREE, held=None, engine=NEW, helps=None):
+def stricter(*failed, model=SDXL, supply=None, choices=FREE, held=None, engine=NEW, helps=None, short=None):
     supports = build(engine).supports
-    return stricter_plan(model, supply or card(24), choices, supports, held or {}, failed, helps=helps)
+    return stricter_plan(
+        model, supply or card(24), choices, supports, held or {}, failed, short=short, helps=helps
+    )
 
 
 def test_without_failures_it_is_the_first_plan():
@@ -175,3 +178,17 @@ def test_what_is_known_to_fail_comes_last():
         offload_to_cpu=False, clip_on_cpu=False, vae_on_cpu=False, diffusion_flash_attention=False
     )
     assert stricter(PLAIN, model=run, choices=only).vae_tiling
+
+
+def test_where_ram_ran_out_on_a_card_nothing_is_kept_in_it():
+    """By estimate the RAM was enough, and the VRAM is what would be spared."""
+    failed = MemoryPlan(offload_to_cpu=True, vae_tiling=True)
+    before = demand_of(SDXL, failed).ram
+    assert demand_of(SDXL, stricter(failed, supply=card(8))).ram == before
+    assert demand_of(SDXL, stricter(failed, supply=card(8), short="ram")).ram < before / 2
+
+
+def test_where_ram_ran_out_who_holds_ram_is_put_aside():
+    holder = {"llm": Holding("llm", 5 * GB, 0)}
+    assert stricter(PLAIN, held=holder, short="ram").evictions == ("llm",)
+    assert stricter(PLAIN, held=holder, short="vram").evictions == ()
