@@ -180,7 +180,8 @@ class _Search:
         last = failed[-1]
         flags = replace(last, evictions=(), reasons=())
         used = {name for plan in failed for name in plan.evictions}
-        kind = short or self._failing(self._demand(flags))
+        # A driver may speak of its own memory where that is RAM.
+        kind = (short if self.room.own_vram else None) or self._failing(self._demand(flags))
         holders = tuple(name for name in self.room.held if self.room.gives(name, kind))
         said = f"The last run ran out of memory with {' '.join(flags.flags) or 'no memory flags'}."
         if any(name not in used for name in holders):

@@ -192,3 +192,10 @@ def test_where_ram_ran_out_who_holds_ram_is_put_aside():
     holder = {"llm": Holding("llm", 5 * GB, 0)}
     assert stricter(PLAIN, held=holder, short="ram").evictions == ("llm",)
     assert stricter(PLAIN, held=holder, short="vram").evictions == ()
+
+
+def test_where_cards_have_no_memory_of_their_own_it_is_ram_that_ran_out():
+    supply = memory(ram=3)
+    assert stricter(PLAIN, model=SD1, supply=supply, short="vram") == stricter(
+        PLAIN, model=SD1, supply=supply
+    )
