@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,9 +114,27 @@ def serving(arguments: list[str], environment: dict[str, str], folder: Path) -> 
             assert server.wait(30) == 0
 
 
+def _write_room(environment: dict[str, str], folder: Path) -> None:
+    """The settings file of the page, and a llama-server for it, on a port that is free."""
+    (page,) = snippets("toml")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    text = page.values[0].replace("port = 8080", f"port = {port}")
+    assert str(port) in text
+    (folder / "room.toml").write_text(text, encoding="utf-8")
+    program = folder / "bin" / "llama-server"
+    program.parent.mkdir()
+    fake = ROOT / "tests" / "fakes" / "llama_server.py"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {fake} "$@"\n')
+    program.chmod(0o755)
+    environment["PATH"] = f"{program.parent}:{environment['PATH']}"
+
+
 @pytest.mark.parametrize("arguments", serve_commands())
 def test_serving(arguments: list[str], hub_environment: dict[str, str], tmp_path: Path) -> None:
     _before(arguments[1:], hub_environment, tmp_path)
+    if "room.toml" in arguments:
+        _write_room(hub_environment, tmp_path)
     with serving(arguments, hub_environment, tmp_path) as url:
         assert requests.get(f"{url}/health", timeout=10).json() == {"status": "ok", "busy": False}
         if "--ready-file" in arguments:
