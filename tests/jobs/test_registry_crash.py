@@ -32,7 +32,9 @@ def said_before_it_was_killed(folder, chance):
         finally:
             child.kill()
         said += child.stdout.read()
-    lines = [line.split() for line in said.splitlines() if line.count(" ") == 1]
+    # The last line may be cut anywhere.
+    lines = [line.split() for line in said.splitlines(keepends=True) if line.endswith("\n")]
+    lines = [words for words in lines if len(words) == 2]
     return {name: word for word, name in lines if word in LATEST}
 
 
