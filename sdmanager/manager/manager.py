@@ -10,7 +10,7 @@ from sdmanager.errors import InvalidRequestError, SDManagerError, ServerNotRunni
 from sdmanager.generation import Cancelled, Completed, Failed, callback_of, request_of
 from sdmanager.listeners import Listeners
 from sdmanager.logbook import LogBook
-from sdmanager.resources import DEFAULT_LINGER, DEFAULT_THRESHOLD, OffloadingConfig, ResourceOrchestrator
+from sdmanager.resources import DEFAULT_LINGER, DEFAULT_THRESHOLD, ResourceOrchestrator
 from sdmanager.server import answers
 from sdmanager.settings import Settings
 
@@ -91,10 +91,9 @@ class DiffusionServerManager:
         linger: float = DEFAULT_LINGER,
     ) -> None:
         self._settings = settings or Settings.from_environment()
-        wanted = OffloadingConfig.build(offloadables, threshold, linger)
         # One for all starts: what is aside is known, and waited for, between them and during them, too.
         self._orchestrator = ResourceOrchestrator(
-            self._settings, wanted.offloadables, threshold=wanted.threshold, linger=wanted.linger
+            self._settings, offloadables, threshold=threshold, linger=linger
         )
         self._listeners = Listeners()
         self._book = LogBook(self._settings.logs_dir)

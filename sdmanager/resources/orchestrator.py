@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 from typing import TYPE_CHECKING, Literal
 
-from sdmanager.errors import InvalidRequestError, ServerError, StorageError
+from sdmanager.errors import ServerError, StorageError
 from sdmanager.threads import in_thread
 
 from .journal import Entry, Journal, Phase
@@ -16,6 +15,7 @@ from .leases import Ask, Lease, NoStricterPlanError, SavedState, shortfall, told
 from .limits import Limits
 from .looking import Looker
 from .moving import Mover
+from .offloading import DEFAULT_LINGER, DEFAULT_THRESHOLD, OffloadingConfig
 from .restoring import Restorer
 from .settling import Promise, settle
 
@@ -53,7 +53,7 @@ class ResourceOrchestrator:
         limits: Times.
 
     Raises:
-        InvalidRequestError: A figure is out of its range, or two offloadables have one name.
+        InvalidRequestError: As ``OffloadingConfig.build``.
     """
 
     def __init__(
@@ -61,16 +61,16 @@ class ResourceOrchestrator:
         settings: Settings,
         offloadables: Sequence[Offloadable] = (),
         *,
-        threshold: float = 0.75,
-        linger: float = 5.0,
+        threshold: float = DEFAULT_THRESHOLD,
+        linger: float = DEFAULT_LINGER,
         look: Callable[[], Awaitable[HardwareSnapshot]] | None = None,
         on_change: Callable[[], None] | None = None,
         limits: Limits | None = None,
     ) -> None:
-        _check(threshold, linger, [each.name for each in offloadables])
-        self._threshold, self._linger = threshold, linger
+        wanted = OffloadingConfig.build(offloadables, threshold, linger)
+        self._threshold, self._linger = wanted.threshold, wanted.linger
         self._limits = limits or Limits()
-        self._offloadables = {each.name: each for each in offloadables}
+        self._offloadables = {each.name: each for each in wanted.offloadables}
         self._look = Looker(settings, look)
         self._journal = Journal(settings.state_dir / FOLDER)
         self._restorer = Restorer(
@@ -366,19 +366,3 @@ class _Stopwatch:
 
 def _state(entry: Entry, error: str | None, retry_at: float | None, *, is_ours: bool) -> SavedState:
     return SavedState(entry.name, entry.what, entry.since, entry.attempts, retry_at, error, is_ours)
-
-
-def _check(threshold: float, linger: float, names: Sequence[str]) -> None:
-    if not 0 < threshold <= 1:
-        raise InvalidRequestError(
-            f"The threshold {threshold:g} is no share of the memory.",
-            hint="Give one above 0 and at most 1, such as 0.75.",
-        )
-    if not (math.isfinite(linger) and linger >= 0):
-        raise InvalidRequestError(
-            f"Others cannot be kept aside for {linger:g} seconds.", hint="Give 0 or more."
-        )
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise InvalidRequestError(
-            f"Two programs that may be put aside are called {min(twice)!r}.", hint="Give each its own name."
-        )
