@@ -18,9 +18,10 @@ from sdmanager.generation import MemoryPlan, Progress
 from sdmanager.resources import Footprint
 from sdmanager.threads import in_thread
 
-from .combinations import combinations_for, draws_on_gpu
+from .combinations import combinations_for
 from .fitting import weights_of
 from .measurements import CalibrationProgress, CalibrationReport, EngineClock, Measurement, recommend
+from .run import draws_on_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -9,6 +9,7 @@ from sdmanager.generation import MemoryPlan
 from sdmanager.models import Role, traits_of
 
 from .model_arguments import FLASH_VARIANTS
+from .run import draws_on_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,11 +93,6 @@ def combinations_for(engine: EngineBinary, family: Family | None) -> list[Memory
         fast_attention=engine.variant in FLASH_VARIANTS,
         unified=engine.variant == "metal",
     )
-
-
-def draws_on_gpu(variant: str) -> bool | None:
-    """Whether engines of this variant draw on a graphics card; None: the user's own, of which nobody knows."""
-    return None if variant == "custom" else variant != "cpu"
 
 
 def _without_missing(plan: MemoryPlan, supports: Callable[[str], bool]) -> MemoryPlan:

@@ -11,6 +11,7 @@ from sdmanager.generation import MemoryPlan, Replanned
 from sdmanager.resources import Footprint, Lease, NoStricterPlanError, Supply
 from sdmanager.threads import in_thread
 
+from .run import draws_on_gpu
 from .runner import complete, run_engine
 from .shortages import (
     explain_given_up,
@@ -101,7 +102,7 @@ class RoomMaker:
             model=run.model.key,
             name=run.model.name,
             backend=variant,
-            on_gpu={"cpu": False, "custom": None}.get(variant, True),
+            on_gpu=draws_on_gpu(variant),
             width=request.width,
             height=request.height,
             weights=weights,

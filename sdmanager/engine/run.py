@@ -91,3 +91,8 @@ class Run:
             verbose=self.verbose,
         )
         return request, dataclasses.replace(invocation, loras=loras)
+
+
+def draws_on_gpu(variant: str) -> bool | None:
+    """Whether engines of this variant draw on a graphics card; None: the user's own, of which nobody knows."""
+    return None if variant == "custom" else variant != "cpu"

@@ -6,9 +6,9 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from sdmanager.errors import EngineOutOfMemoryError, SDManagerError
+from sdmanager.errors import EngineOutOfMemoryError
 from sdmanager.generation import MemoryPlan, PreviewMethod, Stage
-from sdmanager.models import is_large, load_catalog
+from sdmanager.models import is_large, smaller_models
 from sdmanager.resources import Supply
 
 from .arguments import choose_preview_method
@@ -184,10 +184,7 @@ def explain_given_up(
 
 def smaller_model(name: str, weights: int, settings: Settings) -> tuple[str, int] | None:
     """A smaller option of a model, else a smaller model, and its bytes. Blocking: reads the catalogue."""
-    try:
-        return next(iter(load_catalog(settings.catalog).smaller_than(weights, like=name)), None)
-    except SDManagerError:  # the user's own catalogue is broken, which is not what is asked here
-        return None
+    return next(iter(smaller_models(name, weights, settings)), None)
 
 
 def _decided(choices: MemoryChoices) -> list[object]:

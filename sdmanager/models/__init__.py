@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .fit import need_of as need_of
     from .fitting import is_large as is_large
     from .fitting import judge_fit as judge_fit
+    from .fitting import smaller_models as smaller_models
     from .importing import import_model as import_model
     from .inspection import FileFacts as FileFacts
     from .inspection import FileFormat as FileFormat
@@ -70,6 +71,7 @@ _HOMES: Final = {
     "need_of": "fit",
     "is_large": "fitting",
     "judge_fit": "fitting",
+    "smaller_models": "fitting",
     "import_model": "importing",
     "FileFacts": "inspection",
     "FileFormat": "inspection",
@@ -131,6 +133,7 @@ __all__ = (
     "pull_files",
     "pull_model",
     "resolve_model",
+    "smaller_models",
     "suggest",
     "traits_of",
     "verify_model",

@@ -67,11 +67,12 @@ def judge_fit(
         judge()
     except InsufficientResourcesError:
         # The catalogue is read only now that it is needed.
-        judge(smaller=_smaller_models(name, sum(sizes.values()), settings))
+        judge(smaller=smaller_models(name, sum(sizes.values()), settings))
         raise
 
 
-def _smaller_models(name: str, weights: int, settings: Settings) -> list[tuple[str, int]]:
+def smaller_models(name: str, weights: int, settings: Settings) -> list[tuple[str, int]]:
+    """Smaller options of a model, then smaller models, each with its bytes. Blocking: reads the catalogue."""
     from .catalog import load_catalog
 
     try:
