@@ -86,6 +86,13 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         "--ready-file", metavar="FILE", type=Path, default=None,
         help="written once the server answers, as JSON {url, port, pid, version}, and removed when it stops",
     )  # fmt: skip
+    server.add_argument(
+        "--gallery", metavar="DIR", type=Path, default=None,
+        help="folder in which everything that is drawn is kept, with its settings, and found again; off without it",
+    )  # fmt: skip
+    server.add_argument(
+        "--open", action="store_true", help="open the server's page in the browser once it answers"
+    )
     server.add_argument("--json", action="store_true", help="print one JSON object on stdout once it answers")
     add_lora_dir(server)
 
@@ -191,6 +198,7 @@ def _options(args: argparse.Namespace, token: str | None) -> StartFields:
         "diffusion_flash_attention": choices.diffusion_flash_attention,
         "vram_budget": choices.max_vram_gib,
         "ignore_fit": "ignore_fit" in args,
+        "gallery": args.gallery,
     }
     if "port" in args:
         options["port"] = args.port

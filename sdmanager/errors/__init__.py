@@ -52,15 +52,18 @@ from .resources import InsufficientResourcesError as InsufficientResourcesError
 from .resources import OffloadError as OffloadError
 from .resources import RestoreError as RestoreError
 from .server import AlreadyTerminalError as AlreadyTerminalError
+from .server import GalleryOffError as GalleryOffError
 from .server import GenerationCancelledError as GenerationCancelledError
 from .server import GenerationNotFoundError as GenerationNotFoundError
 from .server import IdempotencyKeyError as IdempotencyKeyError
+from .server import ImageNotFoundError as ImageNotFoundError
 from .server import InterruptedGenerationError as InterruptedGenerationError
 from .server import PortInUseError as PortInUseError
 from .server import ServerAlreadyRunningError as ServerAlreadyRunningError
 from .server import ServerBusyError as ServerBusyError
 from .server import ServerError as ServerError
 from .server import ServerNotRunningError as ServerNotRunningError
+from .server import ServerUnreachableError as ServerUnreachableError
 from .storage import OutputError as OutputError
 from .storage import StorageError as StorageError
 
@@ -85,10 +88,12 @@ __all__ = (
     "EngineNotFoundError",
     "EngineNotRunnableError",
     "EngineOutOfMemoryError",
+    "GalleryOffError",
     "GenerationCancelledError",
     "GenerationError",
     "GenerationNotFoundError",
     "IdempotencyKeyError",
+    "ImageNotFoundError",
     "InputImageError",
     "InsufficientResourcesError",
     "InterruptedGenerationError",
@@ -119,6 +124,7 @@ __all__ = (
     "ServerBusyError",
     "ServerError",
     "ServerNotRunningError",
+    "ServerUnreachableError",
     "StorageError",
     "TruncatedImageError",
     "UnauthorizedError",

@@ -81,6 +81,32 @@ class GenerationCancelledError(ServerError):
     exit_code = 68
 
 
+class GalleryOffError(ServerError, LookupError):
+    """The server keeps no gallery: it was started without a folder for one."""
+
+    code = "GALLERY_OFF"
+    http_status = 404
+    exit_code = 58
+    default_hint = "Start the server with --gallery and a folder to keep what is drawn."
+
+
+class ImageNotFoundError(ServerError, LookupError):
+    """The gallery has no image of this id, or not any more."""
+
+    code = "IMAGE_NOT_FOUND"
+    http_status = 404
+    exit_code = 59
+
+
+class ServerUnreachableError(ServerError, ConnectionError):
+    """No server answers at this address, or the connection to it broke."""
+
+    code = "SERVER_UNREACHABLE"
+    http_status = 502
+    exit_code = 52
+    default_hint = "Start one with 'sdmanager serve', and use the address that it prints."
+
+
 class IdempotencyKeyError(ServerError):
     """The key was used before, with another request."""
 

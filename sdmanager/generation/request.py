@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SIZE_MIN = 64
 SIZE_MAX = 4096
 SIZE_MULTIPLE = 8
-COUNT_MAX = 5
+COUNT_MAX = 10
 LORAS_MAX = 16
 
 # Seeds that we choose stay in 32 bits, which every front end shows and stores; a caller's may have 63.
@@ -193,13 +193,14 @@ class ImageRequest(_Vocabulary):
         seed: Of the first image; the next ones take seed + 1, + 2, …; None or negative: chosen by us.
         sampler: Name from the engine's own list; None: the engine's choice for the model.
         scheduler: Likewise.
-        count: Images, 1 to 5, drawn by one process after one load.
+        count: Images, 1 to 10, drawn by one process after one load.
         init_image: Picture to start from: a path, or the bytes of an image file.
         mask_image: White marks what is redrawn; needs ``init_image``.
         strength: How far to go from ``init_image``, 0 to 1.
         clip_skip: Layers of CLIP to ignore at the end; None: the model's own.
         loras: From the folder of LoRAs; ``<lora:NAME:WEIGHT>`` in the prompt means the same. At most 16 in all.
         previews: None: no previews.
+        model_id: Name of the installed model to draw with; None: the generator's own.
 
     Raises:
         InvalidRequestError: A field is missing, out of range or unknown.
@@ -223,11 +224,12 @@ class ImageRequest(_Vocabulary):
     clip_skip: Annotated[int, Field(ge=1, le=12, strict=True)] | None = None
     loras: Annotated[tuple[Annotated[Lora, WrapValidator(_named)], ...], Field(max_length=LORAS_MAX)] = ()
     previews: Annotated[PreviewOptions, WrapValidator(_named)] | None = None
+    model_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
     # The steps that a preset was applied to, so that it is applied to them once, however often defaults come.
     _usual_steps: int | None = PrivateAttr(None)
 
-    @field_validator("prompt", "negative_prompt", "sampler", "scheduler")
+    @field_validator("prompt", "negative_prompt", "sampler", "scheduler", "model_id")
     @classmethod
     def _text(cls, value: str | None) -> str | None:
         return value if value is None else _encodable(value)

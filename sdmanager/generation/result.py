@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from .plan import MemoryPlan
+    from .request import ImageRequest
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
@@ -196,6 +197,8 @@ class GenerationResult:
             the engine had to start once more.
         memory: What the engine used, or None where that was not looked at.
         out_of_memory: Plans with which the engine ran out of memory before this one.
+        request: What was drawn, with the model's defaults and the seed, but without input images, which would be kept
+            for as long as the result; None where it is not known, as after a restart of the server.
     """
 
     images: tuple[GeneratedImage, ...]
@@ -207,6 +210,7 @@ class GenerationResult:
     previews: PreviewTimings | None = None
     memory: MemoryUse | None = None
     out_of_memory: tuple[MemoryPlan, ...] = ()
+    request: ImageRequest | None = field(default=None, repr=False)
 
     @property
     def image(self) -> GeneratedImage:

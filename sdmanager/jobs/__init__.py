@@ -7,6 +7,7 @@ from .derived import last_event as last_event
 from .feed import Feed as Feed
 from .feed import FeedItem as FeedItem
 from .ids import generate_id as generate_id
+from .recording import Recorder as Recorder
 from .registry import GenerationRegistry as GenerationRegistry
 from .service import GenerationService as GenerationService
 from .snapshots import Failure as Failure
@@ -23,6 +24,7 @@ __all__ = (
     "Generation",
     "GenerationRegistry",
     "GenerationService",
+    "Recorder",
     "Status",
     "check_transition",
     "free_folder",

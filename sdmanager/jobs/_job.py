@@ -10,6 +10,8 @@ from sdmanager.errors import SDManagerError
 from .feed import Feed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sdmanager.generation import Event, EventCallback, GenerationResult, ImageRequest
 
 
@@ -38,6 +40,31 @@ class Job:
         self.sequence += 1
         elapsed = time.monotonic() - self.began
         return {"generation_id": self.id, "sequence": self.sequence - 1, "elapsed": elapsed}
+
+
+class Telling:
+    """A caller's callback: what it raises ends its generation, and is kept for the caller.
+
+    Args:
+        on_event: Called with each event, until it raises.
+        abort: Called with the id of the generation, soon after.
+    """
+
+    def __init__(self, on_event: EventCallback | None, abort: Callable[[str], None]) -> None:
+        self._on_event = on_event
+        self._abort = abort
+        self.raised: BaseException | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Call back, unless that has raised before."""
+        if self._on_event is None or self.raised is not None:
+            return
+        try:
+            self._on_event(event)
+        except BaseException as exc:  # noqa: BLE001 - raised again from the caller's own call
+            self.raised = exc
+            # Not at once: whoever tells this may be in the middle of telling others.
+            asyncio.get_running_loop().call_soon(self._abort, event.generation_id)
 
 
 def unexpected(generation_id: str, error: Exception) -> SDManagerError:

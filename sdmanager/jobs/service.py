@@ -31,9 +31,10 @@ from sdmanager.generation import (
 )
 from sdmanager.threads import in_thread, outlast
 
-from ._job import Job, unexpected
+from ._job import Job, Telling, unexpected
 from .derived import entered, fingerprint, last_event, nothing_yet, retry_after
 from .feed import Feed
+from .recording import Recording
 from .states import Status
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from sdmanager.generation import Event, EventCallback, GenerationResult, ImageGenerator, ImageRequest
 
+    from .recording import Recorder
     from .registry import GenerationRegistry
     from .snapshots import Generation
 
@@ -59,6 +61,7 @@ class GenerationService:
         queue_size: How many may wait while one is drawn; with 0 a busy service refuses at once.
         count: Images of a request that does not say how many.
         on_event: Called with every event of every generation; must not raise.
+        recorder: Keeps what is drawn for longer than the registry does.
     """
 
     def __init__(
@@ -69,12 +72,14 @@ class GenerationService:
         queue_size: int = 0,
         count: int = 1,
         on_event: EventCallback | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._generator = generator
         self.registry = registry
         self.queue_size = queue_size
         self._count = count
         self._on_event = on_event
+        self._recording = Recording(recorder)
         self._jobs: dict[str, Job] = {}
         self._waiting: deque[Job] = deque()
         self._current: Job | None = None
@@ -82,6 +87,11 @@ class GenerationService:
         self._supervisors: set[asyncio.Task[None]] = set()
         self._open = True
         self.hub = Feed(_HUB_CAPACITY)
+
+    @property
+    def current(self) -> str | None:
+        """Id of the generation that is being drawn, or None."""
+        return self._current.id if self._current is not None else None
 
     @property
     def busy(self) -> bool:
@@ -144,28 +154,16 @@ class GenerationService:
             GenerationCancelledError: Somebody else cancelled it.
             SDManagerError: As ``submit``, or what the generation failed with.
         """
-        raised: list[BaseException] = []
-
-        def guarded(event: Event) -> None:
-            if on_event is not None and not raised:
-                try:
-                    on_event(event)
-                except BaseException as exc:  # noqa: BLE001 - raised below, from the caller's own call
-                    raised.append(exc)
-                    # Not at once: whoever tells this may be in the middle of telling others.
-                    asyncio.get_running_loop().call_soon(
-                        self._begin_abort, self._jobs.get(event.generation_id)
-                    )
-
-        job = self._admit(request, None, None, guarded)
+        telling = Telling(on_event, lambda name: self._begin_abort(self._jobs.get(name)))
+        job = self._admit(request, None, None, telling)
         try:
             await asyncio.wait([job.ended])
         except asyncio.CancelledError:
             self._begin_abort(job)
             await outlast(job.ended)
             raise
-        if raised:
-            raise raised[0]
+        if telling.raised is not None:
+            raise telling.raised
         return job.ended.result()
 
     def _admit(
@@ -288,6 +286,7 @@ class GenerationService:
         self._update(
             job, status=Status.IN_PROGRESS, position=None, progress=nothing_yet(job.id, job.request.count)
         )
+        self._recording.begin(job.id, job.request)
         job.drawing = asyncio.create_task(
             self._generator.generate(job.request, lambda event: self._take(job, event)),
             name=f"sdmanager-generation-{job.id}",
@@ -305,6 +304,7 @@ class GenerationService:
         try:
             job.result = drawing.result()
             outcome = await in_thread(self.registry.store_images, job.id, job.result)
+            await self._recording.keep(job.id, outcome)
         except asyncio.CancelledError:
             pass
         except Exception as exc:  # noqa: BLE001 - whatever it was ends the generation, not the service
@@ -393,6 +393,7 @@ class GenerationService:
     def _send(self, job: Job, event: Event) -> None:
         job.feed.publish(event)
         self.hub.publish(event)
+        self._recording.take(event)
         if self._on_event is not None:
             self._on_event(event)
         if job.on_event is not None:

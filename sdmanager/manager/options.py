@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 from sdmanager.errors import InvalidRequestError
+from sdmanager.files import expanded
 from sdmanager.generation import COUNT_MAX, MemoryChoices
 from sdmanager.logbook import Level, check_level
 from sdmanager.models import ModelFiles
 from sdmanager.server import DoorPolicy
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DEFAULT_PORT: Final = 8081
 _QUEUE_MAX: Final = 100
@@ -46,6 +50,8 @@ class StartFields(TypedDict, total=False):
         allow_host: Further names by which the server may be addressed.
         force_validation: Test the engine again, whatever is known of it.
         ignore_fit: Start also where the model does not fit this machine's memory.
+        gallery: Folder in which everything that is drawn is kept with its settings, and found again; None: nothing is
+            kept longer than results are.
         log_level: Of the log file: ``"debug"`` (with what the engine prints), ``"info"``, ``"warning"``, ``"error"``.
     """
 
@@ -67,6 +73,7 @@ class StartFields(TypedDict, total=False):
     allow_host: Sequence[str]
     force_validation: bool
     ignore_fit: bool
+    gallery: str | os.PathLike[str] | None
     log_level: str
 
 
@@ -85,6 +92,7 @@ class StartOptions:
         queue: How many requests may wait.
         force_validation: Test the engine again.
         ignore_fit: Start also where the model does not fit.
+        gallery: Folder of the gallery, or None.
         log_level: Of the log file.
     """
 
@@ -98,6 +106,7 @@ class StartOptions:
     queue: int
     force_validation: bool
     ignore_fit: bool
+    gallery: Path | None
     log_level: Level
 
     @classmethod
@@ -133,6 +142,7 @@ class StartOptions:
             queue=_within("queue", fields.get("queue", 0), 0, _QUEUE_MAX),
             force_validation=_flag("force_validation", fields.get("force_validation", False)),
             ignore_fit=_flag("ignore_fit", fields.get("ignore_fit", False)),
+            gallery=_folder("gallery", fields.get("gallery")),
             log_level=check_level(_text("log_level", fields.get("log_level", "info"))),
         )
 
@@ -170,6 +180,14 @@ def _texts(name: str, values: object) -> tuple[str, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):  # a string is a sequence of strings, too
         raise InvalidRequestError(f"{name} must be a list of strings.")
     return tuple(_text(name, value) for value in values)
+
+
+def _folder(name: str, value: object) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise InvalidRequestError(f"{name} must be the path of a folder.")
+    return expanded(value)
 
 
 def _flag(name: str, value: object) -> bool:

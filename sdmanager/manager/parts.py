@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Final
 from sdmanager.engine import LocalGenerator, check_input_images
 from sdmanager.errors import StorageError
 from sdmanager.jobs import GenerationRegistry, GenerationService, free_folder
-from sdmanager.server import Face, HttpServer, bind
+from sdmanager.server import Face, HttpServer, Metrics, bind
 from sdmanager.threads import in_thread
+
+from .shelf import ModelShelf
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Awaitable, Callable
 
     from sdmanager.binaries import EngineProgress
-    from sdmanager.generation import EventCallback, ImageRequest
+    from sdmanager.generation import Event, EventCallback, ImageRequest
+    from sdmanager.history import History
     from sdmanager.resources import ResourceOrchestrator
     from sdmanager.server import ServerInfo
     from sdmanager.settings import Settings
@@ -38,6 +41,7 @@ class Parts:
         options: What it was started with.
         room: Puts others aside for it, and brings them back.
         generator: Draws.
+        models: What it can draw with.
         service: Takes requests and has them drawn one at a time.
         check: Raises what the engine, the model or the pictures of a request make impossible.
         http: Shows the service.
@@ -48,6 +52,7 @@ class Parts:
     options: StartOptions
     room: ResourceOrchestrator
     generator: LocalGenerator
+    models: ModelShelf
     service: GenerationService
     check: Callable[[ImageRequest], Awaitable[None]]
     http: HttpServer
@@ -98,12 +103,25 @@ async def assemble(
         await in_thread(generator.model.check_formats, allow_pickle=settings.allow_pickle)
     registry = await _registry(settings, str(options.port or "auto"), stack)
 
+    history = await _history(options, stack)
+    metrics, models = Metrics(), ModelShelf(generator, settings)
+
+    def tell(event: Event) -> None:
+        metrics.take(event)
+        on_event(event)
+
     service = GenerationService(
-        generator, registry, queue_size=options.queue, count=options.batch_size, on_event=on_event
+        generator,
+        registry,
+        queue_size=options.queue,
+        count=options.batch_size,
+        on_event=tell,
+        recorder=history,
     )
     check = functools.partial(_check, generator)
     policy = dataclasses.replace(options.policy, port=sock.getsockname()[1])
-    http = HttpServer(Face(service, info, check), sock, policy)
+    face = Face(service, info, check, models, history, metrics, settings.loras_dir)
+    http = HttpServer(face, sock, policy)
     stack.push_async_callback(http.aclose)
     # Taken down before the connections, so that who watches a generation is told that it was cancelled.
     stack.push_async_callback(service.aclose)
@@ -113,8 +131,19 @@ async def assemble(
     # From here on; before, its failure would be that of the start.
     sweeping.add_done_callback(lambda task: _report(task, on_crash))
     return Parts(
-        options, room, generator, service, check, http, options.policy.token, int(time.time() * 1000)
+        options, room, generator, models, service, check, http, options.policy.token, int(time.time() * 1000)
     )
+
+
+async def _history(options: StartOptions, stack: contextlib.AsyncExitStack) -> History | None:
+    if options.gallery is None:
+        return None
+    from sdmanager.history import History
+
+    history = History(options.gallery)
+    stack.push_async_callback(history.aclose)
+    await history.open()
+    return history
 
 
 async def _check(generator: LocalGenerator, request: ImageRequest) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from .asking import answers as answers
 from .face import Face as Face
+from .face import ModelEntry as ModelEntry
+from .face import Models as Models
 from .http import HttpServer as HttpServer
 from .http import bind as bind
+from .metrics import Metrics as Metrics
 from .origins import DoorPolicy as DoorPolicy
 from .schemas import AsideInfo as AsideInfo
 from .schemas import EngineInfo as EngineInfo
@@ -19,6 +22,9 @@ __all__ = (
     "ErrorInfo",
     "Face",
     "HttpServer",
+    "Metrics",
+    "ModelEntry",
+    "Models",
     "ServerInfo",
     "answers",
     "bind",

@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from .a1111 import add_a1111_routes
 from .body import BODY_MAX
 from .door import install_door
 from .events import add_stream_routes
 from .face import FACE
+from .history_api import add_history_routes
+from .metrics import add_metrics_route
 from .native import add_native_routes
+from .openai import add_openai_routes
+from .page import add_page_route
 
 if TYPE_CHECKING:
     from .face import Face
@@ -24,4 +29,9 @@ def build_app(face: Face, policy: DoorPolicy) -> web.Application:
     install_door(app, policy)
     add_native_routes(app)
     add_stream_routes(app)
+    add_openai_routes(app)
+    add_a1111_routes(app)
+    add_history_routes(app)
+    add_metrics_route(app)
+    add_page_route(app)
     return app

@@ -16,7 +16,7 @@ from .body import JSON_MAX, parsed, read_form, read_json
 from .face import FACE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from aiohttp import web
     from pydantic import BaseModel
@@ -55,24 +55,38 @@ async def read_fields(request: web.Request) -> dict[str, object]:
 
 
 async def submit(request: web.Request, fields: Mapping[str, object]) -> tuple[Generation, bool]:
-    """Have drawn what the fields ask for; it is checked first, and the pictures among them are decoded for that.
+    """Have drawn what the fields ask for; see ``accept``, and ``image_request`` for what it raises besides."""
+    with_pictures = any(fields.get(name) is not None for name in PICTURES)
+    return await accept(request, lambda: image_request(fields), with_pictures=with_pictures)
+
+
+async def accept(
+    request: web.Request, build: Callable[[], ImageRequest], *, with_pictures: bool
+) -> tuple[Generation, bool]:
+    """Take what a request asks for; it is checked first, and the pictures in it are decoded for that.
+
+    Args:
+        request: Of any API; its ``Idempotency-Key`` counts.
+        build: Makes the request to draw; in a thread, one at a time, where there are pictures.
+        with_pictures: Whether there are input images.
 
     Returns:
         The generation, and whether the same request with the same ``Idempotency-Key`` made it before.
 
     Raises:
-        SDManagerError: It is not accepted: see ``image_request``, ``Face.check`` and ``GenerationService.submit``.
+        SDManagerError: It is not accepted: see ``Face.check`` and ``GenerationService.submit``; or what ``build``
+            raises.
 
     Cancelling it while it waits for others, whose pictures are decoded, ends it at once.
     """
     face, key = request.app[FACE], _key(request)
-    if any(fields.get(name) is not None for name in PICTURES):
+    if with_pictures:
         async with face.decoding:
             face.service.refuse_if_full(key)
-            wanted = await in_thread(image_request, fields)
+            wanted = await in_thread(build)
             await _check(face, wanted, key)
     else:
-        wanted = image_request(fields)
+        wanted = build()
         face.service.refuse_if_full(key)
         await _check(face, wanted, key)
     replayed = _is_known(face, key)

@@ -9,15 +9,18 @@ import json
 import os
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict
 
 from sdmanager.engine import LocalGenerator, check_input_images
+from sdmanager.errors import ModelNotFoundError
 from sdmanager.generation import ImageRequest
 from sdmanager.jobs import GenerationRegistry, GenerationService
-from sdmanager.server import DoorPolicy, EngineInfo, Face, HttpServer, ServerInfo, bind
+from sdmanager.manager.shelf import ModelShelf
+from sdmanager.server import DoorPolicy, EngineInfo, Face, HttpServer, ModelEntry, ServerInfo, bind
 
 GENERATIONS = "/v1/images/generations"
 WAIT = 120.0  # only where hanging is the failure
@@ -94,8 +97,23 @@ class Served:
         return await self.until(await self.begin(**fields))
 
 
+class OneModel:
+    """The models of a server whose generator knows none."""
+
+    current = "demo"
+
+    async def list(self) -> list[ModelEntry]:
+        return [ModelEntry("demo", None, Path("/demo.safetensors"), None, 0, {})]
+
+    async def use(self, name: str) -> None:
+        if name != "demo":
+            raise ModelNotFoundError(f"There is no model named {name!r}.")
+
+
 @contextlib.asynccontextmanager
-async def serving(generator, folder=None, *, queue_size=0, policy=None, clock=time.monotonic, info=None):
+async def serving(
+    generator, folder=None, *, queue_size=0, policy=None, clock=time.monotonic, info=None, history=None
+):
     """A server on a free port, over a generator; what the engine's own checks refuse is refused at the door."""
     registry = GenerationRegistry(folder, clock=clock)
     registry.open()
@@ -105,7 +123,7 @@ async def serving(generator, folder=None, *, queue_size=0, policy=None, clock=ti
         if isinstance(generator, LocalGenerator):
             generator.check(request)
 
-    service = GenerationService(generator, registry, queue_size=queue_size)
+    service = GenerationService(generator, registry, queue_size=queue_size, recorder=history)
     sock = bind("127.0.0.1", "auto")
     port = sock.getsockname()[1]
     facts = {
@@ -116,7 +134,10 @@ async def serving(generator, folder=None, *, queue_size=0, policy=None, clock=ti
     def info_now() -> ServerInfo:
         return ServerInfo(**facts, busy=service.busy, waiting=service.waiting, queue_size=service.queue_size)
 
-    face = Face(service, info_now, check)
+    models = (
+        ModelShelf(generator, generator._settings) if isinstance(generator, LocalGenerator) else OneModel()
+    )
+    face = Face(service, info_now, check, models, history)
     server = HttpServer(face, sock, DoorPolicy.build("127.0.0.1", port, **(policy or {})))
     await server.start()
     client = aiohttp.ClientSession(server.url)

@@ -1,0 +1,7 @@
+"""The page at ``/``."""
+
+from __future__ import annotations
+
+from .routes import add_page_route as add_page_route
+
+__all__ = ("add_page_route",)
