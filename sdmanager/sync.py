@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Unpack
 
 from sdmanager.engine import LocalGenerator
+from sdmanager.errors import InvalidRequestError
 from sdmanager.files import expanded
 from sdmanager.generation import callback_of, request_of
 from sdmanager.models import DEMO_NAME, ModelFiles
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from sdmanager.manager import DiffusionServerManager, ServerState, StartFields, What
     from sdmanager.models import InstalledModel, PullProgress
     from sdmanager.resources import Offloadable, SavedState
-    from sdmanager.server import ServerInfo
+    from sdmanager.server import ModelEntry, ServerInfo
 
 _thread = LoopThread("sdmanager-loop")
 _generators: dict[object, LocalGenerator] = {}
@@ -89,12 +90,18 @@ def generate_image(
         on_progress: Called with each ``Progress``.
         on_preview: Called with each ``Preview``; asks for previews where ``previews`` is not given.
         on_event: Called with every event.
-        **fields: Fields of ``ImageRequest``, such as ``width=768`` or ``seed=7``.
+        **fields: Fields of ``ImageRequest``, such as ``width=768`` or ``seed=7``. ``model_id`` names an installed
+            model, as ``model`` does; both together are refused, unless they are the same.
 
     Raises:
+        InvalidRequestError: Two models are named, or a field is out of range.
         SDManagerError: The request, the model, the engine or the disk made it impossible.
     """
     request = request_of(prompt, fields, with_previews=on_preview is not None)
+    if model is not None and request.model_id is not None and request.model_id != model:
+        raise InvalidRequestError(
+            "Two models are named, by model and by model_id.", hint="Leave one of them out."
+        )
     return _thread.run(
         lambda tell: _generate(request, model, engine, settings, tell),
         callback_of(on_progress, on_preview, on_event),
@@ -194,6 +201,7 @@ class BlockingServerManager:
 
     Attributes:
         room: What was put aside, and what would be.
+        models: What the running server can draw with, and which model it does.
     """
 
     def __init__(
@@ -210,6 +218,7 @@ class BlockingServerManager:
             settings, offloadables=offloadables, threshold=threshold, linger=linger
         )
         self.room = BlockingServerRoom(self._manager)
+        self.models = BlockingServerModels(self._manager)
         _managers.add(self._manager)
 
     def __enter__(self) -> Self:
@@ -339,6 +348,26 @@ class BlockingServerRoom:
     def wait_for_reload(self) -> None:
         """See ``ServerRoom.wait_for_reload``."""
         _thread.run(lambda _: self._room.wait_for_reload())
+
+
+class BlockingServerModels:
+    """``ServerModels`` without an event loop."""
+
+    def __init__(self, manager: DiffusionServerManager) -> None:
+        self._models = manager.models
+
+    @property
+    def current(self) -> str:
+        """See ``ServerModels.current``."""
+        return _thread.call(lambda: self._models.current)
+
+    def list(self) -> list[ModelEntry]:
+        """See ``ServerModels.list``."""
+        return _thread.run(lambda _: self._models.list())
+
+    def use(self, name: str) -> None:
+        """See ``ServerModels.use``."""
+        _thread.run(lambda _: self._models.use(name))
 
 
 async def _next(events: AsyncGenerator[Event, None]) -> Event | None:

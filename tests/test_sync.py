@@ -15,7 +15,7 @@ import pytest
 from processes import all_gone
 
 from sdmanager import ImageRequest, generate_image
-from sdmanager.errors import InvalidRequestError
+from sdmanager.errors import InvalidRequestError, ModelNotFoundError
 from sdmanager.generation import Event, Preview, Progress
 from sdmanager.models import ModelDefaults, ModelFiles, demo_model
 from sdmanager.settings import Settings
@@ -91,6 +91,21 @@ def test_an_error_of_a_callback_ends_the_engine_and_comes_out(settings: Settings
 def test_bad_fields_are_refused_before_anything_starts(settings: Settings) -> None:
     with pytest.raises(InvalidRequestError, match="width"):
         generate_image("x", settings=settings, width=65)
+
+
+def test_a_model_is_named_once(settings: Settings) -> None:
+    """By ``model``, or in the request by ``model_id``; two names are refused, and not one of them dropped."""
+    small = {"width": 64, "height": 64, "steps": 1, "settings": settings}
+    assert generate_image("x", model_id="demo", **small).model == "demo"
+    assert generate_image("x", model="demo", model_id="demo", **small).model == "demo"
+    with pytest.raises(InvalidRequestError, match="Two models"):
+        generate_image("x", model="demo", model_id="other", **small)
+    with pytest.raises(InvalidRequestError, match="Two models"):
+        generate_image(ImageRequest(prompt="x", model_id="other"), model="demo", **small)
+    with pytest.raises(InvalidRequestError, match="Two models"):
+        generate_image("x", model=demo_model(settings), model_id="other", **small)
+    with pytest.raises(ModelNotFoundError):
+        generate_image("x", model_id="other", **small)
 
 
 async def test_it_can_be_called_in_a_thread_of_an_application_with_its_own_loop(settings: Settings) -> None:

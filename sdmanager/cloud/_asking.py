@@ -83,12 +83,18 @@ class Target:
         return url.scheme == "https" and any(host == own or host.endswith(f".{own}") for own in _OWN_HOSTS)
 
 
-def check_request(request: ImageRequest) -> None:
+def check_request(request: ImageRequest, target: Target) -> None:
     """See that a service can be asked for this.
 
     Raises:
-        InvalidRequestError: It asks for what only the engine on this machine can do.
+        InvalidRequestError: It asks for what only the engine on this machine can do, or for another model.
     """
+    if request.model_id not in {None, target.name}:
+        raise InvalidRequestError(
+            "A hosted service draws with the one model that it was chosen for.",
+            hint="Leave model_id out, or make a HuggingFaceGenerator for the other model.",
+            details={"fields": ["model_id"]},
+        )
     for name, what in _LOCAL_ONLY.items():
         if getattr(request, name):
             raise _local_only(what, name)

@@ -19,6 +19,7 @@ from sdmanager.generation import (
     Stage,
     StageChanged,
     StageTimings,
+    without_pictures,
 )
 from sdmanager.threads import in_thread
 
@@ -104,9 +105,10 @@ class HuggingFaceGenerator:
         """See that a service can be asked for this, without asking; takes no time.
 
         Raises:
-            InvalidRequestError: It asks for a mask, a LoRA, a sampler or ``clip_skip``, which services do not take.
+            InvalidRequestError: It asks for a mask, a LoRA, a sampler or ``clip_skip``, which services do not take, or
+                for another model.
         """
-        check_request(request)
+        check_request(request, self._target)
 
     async def generate(
         self, request: ImageRequest, on_event: EventCallback | None = None
@@ -168,7 +170,7 @@ class HuggingFaceGenerator:
         await self._running.cancel_others()
 
     async def _draw(self, request: ImageRequest, telling: _Telling) -> GenerationResult:
-        check_request(request)
+        check_request(request, self._target)
         request = request.with_defaults(**self._defaults).with_seed()
         picture = None
         if request.init_image is not None:
@@ -189,6 +191,7 @@ class HuggingFaceGenerator:
             model=self._target.name,
             variant=self._target.variant,
             plan=MemoryPlan(),
+            request=without_pictures(request),
         )
 
 

@@ -122,9 +122,8 @@ async def _prepared(
     """The engine, the model, and the request as it is drawn each time."""
     with contextlib.suppress(InsufficientResourcesError):  # of the plain flags: a result like any other
         await generator.prepare()
-    engine, model = generator.binary, generator.model
-    assert engine is not None  # noqa: S101 - prepare() has found both, or raised
-    assert model is not None  # noqa: S101
+    engine, model = generator.binary, await generator.model_for(request)
+    assert engine is not None  # noqa: S101 - prepare() has found one, or raised
     wanted = request.with_defaults(**model.defaults.as_fields()).with_seed()
     wanted = wanted.model_copy(update={"previews": None})
     await in_thread(generator.check, wanted)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import secrets
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.binaries import (
@@ -25,7 +24,7 @@ from sdmanager.errors import (
     SDManagerError,
 )
 from sdmanager.generation import Completed, LoopLocks, MemoryChoices, MemoryPlan, RunningTasks
-from sdmanager.models import ModelFiles, resolve_model
+from sdmanager.models import DEMO_NAME
 from sdmanager.resources import PeakStore, ResourceOrchestrator
 from sdmanager.settings import Settings
 from sdmanager.threads import in_thread
@@ -33,41 +32,27 @@ from sdmanager.threads import in_thread
 from .emitting import Emitter
 from .ensuring import ensure_binary
 from .estimates import EstimateStore
-from .fitting import check_fits, weights_of
+from .fitting import check_fits
 from .jobs import sweep_jobs
+from .model_lookup import ModelLookup
 from .patience import Patience
 from .room import RoomMaker
 from .run import Run
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
     from sdmanager.binaries import EngineProgress
     from sdmanager.generation import EventCallback, GenerationResult, ImageRequest
-    from sdmanager.models import Role
+    from sdmanager.models import ModelFiles
+
+    from .model_lookup import Found
 
 # A driver that hangs would keep everybody waiting for ever. What draws may be silent for long, but never idle so long.
 _PATIENCE: Final = Patience(quiet=600.0, work=math.inf, every=10.0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """The model as it was looked up.
-
-    Attributes:
-        files: Of the model.
-        state: Of these files then.
-        weights: Bytes of each part once it is loaded.
-        fits: Whether they were seen to fit the memory, or need not.
-    """
-
-    files: ModelFiles
-    state: tuple[object, ...]
-    weights: Mapping[Role, int] = field(default_factory=dict)
-    fits: bool = False
 
 
 class LocalGenerator:
@@ -76,11 +61,15 @@ class LocalGenerator:
     Also an async context manager. Requests may run at the same time, also on several event loops in threads; each has
     its own process and folder.
 
+    A request that names an installed model in ``model_id`` is drawn with that one; any other with the generator's own,
+    which ``use`` changes. What was found out about a model is kept for the next request.
+
     Memory flags are chosen for each by what is free then and by what earlier runs used; where memory runs out all the
     same, the engine starts once more with the next stricter ones, which ``Replanned`` tells.
 
     Args:
-        model: Name of an installed model, the path of a model file, or ``ModelFiles``; None is the demo model.
+        model: Its own model: name of an installed one, the path of a model file, or ``ModelFiles``; None is the demo
+            model.
         engine: Path of an ``sd-cli`` to use; None: ``SDMANAGER_ENGINE``, else the best that works here, which is
             fetched or built and proven on first use (building takes minutes and needs a C++ compiler).
         settings: Folders and times; from the environment when None.
@@ -109,7 +98,8 @@ class LocalGenerator:
         self._settings = settings or Settings.from_environment()
         if engine is not None:
             self._settings = self._settings.with_engine(engine)
-        self._wanted_model = model
+        self._models = ModelLookup(model, self._settings)
+        self._name: str | None = None  # of the model in use; None: the one that was given
         choices = MemoryChoices() if plan is None else plan
         self._plan = choices if isinstance(choices, MemoryPlan) else choices.plan
         self._choices = choices
@@ -124,7 +114,7 @@ class LocalGenerator:
         # One preparation at a time on each loop. Those of several loops do the same twice, and each is set as a whole.
         self._preparing = LoopLocks()
         self._ensured: Ensured | None = None
-        self._found: _Found | None = None
+        self._swept = False
         self._running = RunningTasks()
 
     async def __aenter__(self) -> Self:
@@ -143,8 +133,14 @@ class LocalGenerator:
 
     @property
     def model(self) -> ModelFiles | None:
-        """The model that ``prepare`` found; None before."""
-        found = self._found
+        """The generator's own model now: the one that ``use`` was given, else the first; None before ``prepare``."""
+        found = self._models.known(self._name)
+        return found.files if found is not None else None
+
+    @property
+    def first_model(self) -> ModelFiles | None:
+        """The model that the generator was made with, whichever is in use; None before it was looked up."""
+        found = self._models.known(None)
         return found.files if found is not None else None
 
     async def prepare(self, *, force_validation: bool = False) -> EngineBinary:
@@ -165,22 +161,67 @@ class LocalGenerator:
 
         Cancelling ends a download or a build and leaves the engine that was there before.
         """
-        return (await self._prepare(force_validation=force_validation))[0].engine
+        return (await self._prepare(self._name, force_validation=force_validation))[0].engine
 
-    def check(self, request: ImageRequest) -> None:
-        """See that the engine and the model can do what is asked, without starting anything; takes no time.
+    async def use(self, name: str) -> ModelFiles:
+        """Make another model the generator's own, for requests from now on; what was bound, or runs, keeps its own.
 
-        Before ``prepare`` nothing is known, and everything passes. Input images are not looked at: see
-        ``check_input_images``.
+        Of several calls at once on one event loop the last one made counts.
+
+        Args:
+            name: Of an installed model, ``demo``, or of the model that the generator was made with; never a path.
+
+        Returns:
+            The model, with its whole name.
 
         Raises:
+            ModelError: There is none of this name, or it is not what it should be.
+            InvalidRequestError: This is no name.
+            InsufficientResourcesError: It does not fit the memory that is free.
+            SDManagerError: No engine works here, as for ``prepare``.
+
+        Where it raises or is cancelled, the model stays the one that it was.
+        """
+        _, found = await self._prepare(name)
+        self._name = found.files.name
+        return found.files
+
+    def bound(self, request: ImageRequest) -> ImageRequest:
+        """The request with the name of the model that it means now, to be drawn with that one after a ``use``, too.
+
+        Takes no time. Before ``prepare`` no model is known, and the request stays as it is.
+        """
+        model = self.model
+        if request.model_id is not None or model is None:
+            return request
+        return request.model_copy(update={"model_id": model.name})
+
+    async def model_for(self, request: ImageRequest) -> ModelFiles:
+        """The files of the model that a request would be drawn with now.
+
+        Raises:
+            ModelError: It is not there, or is not what it should be.
+            InvalidRequestError: It is named by no name.
+            StorageError: The demo model cannot be written.
+        """
+        return (await in_thread(self._models.find, self._name_for(request))).files
+
+    def check(self, request: ImageRequest) -> None:
+        """See that the engine and the model can do what is asked, without starting anything.
+
+        Before ``prepare`` nothing is known, and everything passes. Input images are not looked at: see
+        ``check_input_images``. It looks at the model's files, and reads their headers where a model is named for the
+        first time; that may take its time.
+
+        Raises:
+            ModelError: The model is not there, or is not what it should be.
             InvalidRequestError: An unknown sampler, scheduler or LoRA, a preview method without its file, a prompt
                 that is too long.
             EngineArgumentError: This engine lacks something that the request needs.
         """
-        ensured, found = self._ensured, self._found
-        if ensured is not None and found is not None:
-            run = self._run("", request, ensured, found.files)
+        ensured = self._ensured
+        if ensured is not None:
+            run = self._run("", request, ensured, self._models.find(self._name_for(request)).files)
             run.invocation(run.complete_request())
 
     async def generate(
@@ -196,7 +237,7 @@ class LocalGenerator:
         Raises:
             InvalidRequestError: The request does not fit the engine or the model.
             ModelError: The model is missing, damaged, incomplete or unknown to the engine.
-            InsufficientResourcesError: It does not fit the memory that was free when it was first used.
+            InsufficientResourcesError: The model does not fit the memory that was free when it was first used.
             BinaryError: There is no engine that runs here.
             GenerationError: The engine ran and gave no usable picture.
             StorageError: A file could not be written.
@@ -207,7 +248,7 @@ class LocalGenerator:
         with self._running.current():
             emitter = Emitter(on_event, generation_id := secrets.token_hex(12))
             with emitter.ending():
-                ensured, found = await self._prepare()
+                ensured, found = await self._prepare(self._name_for(request))
                 run = self._run(generation_id, request, ensured, found.files)
                 result = await self._judged(ensured, run, found, emitter)
             emitter.emit(Completed, result=result)
@@ -219,14 +260,14 @@ class LocalGenerator:
         Raises:
             SDManagerError: As ``prepare``, or a picture that it starts from is unusable.
         """
-        ensured, found = await self._prepare()
+        ensured, found = await self._prepare(self._name_for(request))
         run = self._run("", request, ensured, found.files)
         return await self._maker.would_need_offload(run, found.weights)
 
     async def is_available(self) -> bool:
         """Whether an engine is installed and the model is there; builds nothing."""
         try:
-            await in_thread(resolve_model, self._wanted_model, self._settings)
+            await in_thread(self._models.find, self._name)
             await find_engine(self._settings)
         except SDManagerError:
             return False
@@ -258,14 +299,21 @@ class LocalGenerator:
             patience=_PATIENCE,
         )
 
-    async def _prepare(self, *, force_validation: bool = False) -> tuple[Ensured, _Found]:
+    def _name_for(self, request: ImageRequest) -> str | None:
+        return self._name if request.model_id is None else request.model_id
+
+    async def _prepare(self, name: str | None, *, force_validation: bool = False) -> tuple[Ensured, Found]:
+        """The engine, and the model of a name; None: the one that the generator was made with."""
         async with self._preparing.current():
-            found = await self._current_model()
+            found = await in_thread(self._models.find, name)
+            if not self._swept:
+                await in_thread(sweep_jobs, self._settings.jobs_dir)
+                self._swept = True
             ensured = self._ensured
             if force_validation or ensured is None or not ensured.engine.path.exists():
                 ensured = self._ensured = await ensure_binary(
                     self._settings,
-                    model=self._wanted_model,
+                    model=None if found.files.name == DEMO_NAME else found.files,
                     plan=self._plan,
                     force_validation=force_validation,
                     on_progress=self._on_prepare,
@@ -275,22 +323,10 @@ class LocalGenerator:
                     found.files, self._choices, self._settings, ensured.engine.variant,
                     with_room=self._given_room is not None and self._given_room.makes_room,
                 )  # fmt: skip
-            self._found = found = dataclasses.replace(found, fits=True)
+            found.fits = True
             return ensured, found
 
-    async def _current_model(self) -> _Found:
-        """The model, which is looked up again once a file of it is another one or gone."""
-        before = self._found
-        if before is not None and await in_thread(_state_of, before.files) == before.state:
-            return before
-        model = await in_thread(resolve_model, self._wanted_model, self._settings)
-        found = _Found(model, await in_thread(_state_of, model), await in_thread(weights_of, model))
-        if before is None:
-            await in_thread(sweep_jobs, self._settings.jobs_dir)
-        self._found = found
-        return found
-
-    async def _judged(self, ensured: Ensured, run: Run, found: _Found, emitter: Emitter) -> GenerationResult:
+    async def _judged(self, ensured: Ensured, run: Run, found: Found, emitter: Emitter) -> GenerationResult:
         """Draw; where the engine could not be proven before, this is its proof."""
         try:
             result = await self._maker.draw(run, found.weights, emitter)
@@ -311,16 +347,3 @@ class LocalGenerator:
         await record_success(self._settings, ensured, drew)
         self._ensured = dataclasses.replace(ensured, proof=drew)
         return result
-
-
-def _state_of(model: ModelFiles) -> tuple[object, ...]:
-    """Equal as long as its files are the same, as far as their size and time tell."""
-    states: list[object] = []
-    for path in model.files.values():
-        try:
-            status = path.stat()
-        except OSError as exc:
-            states.append(exc.errno)
-        else:
-            states.append((status.st_size, status.st_mtime_ns, status.st_ino))
-    return tuple(states)

@@ -90,7 +90,7 @@ def _check_content(wanted: WantedLora, path: Path) -> None:
 
 
 def _unknown(wanted: WantedLora, folder: Path) -> InvalidRequestError:
-    name, (known, complete) = without_suffix(wanted.lora.name), _names(folder)
+    name, (known, complete) = without_suffix(wanted.lora.name), lora_names(folder)
     by_file = {name.rpartition("/")[2]: name for name in known}
     near = _near(name, known) or [by_file[match] for match in _near(name.rpartition("/")[2], by_file)]
     if near:
@@ -115,8 +115,12 @@ def _near(name: str, known: Collection[str]) -> list[str]:
     return difflib.get_close_matches(name, likely, n=3)
 
 
-def _names(folder: Path) -> tuple[list[str], bool]:
-    """The LoRAs of the folder, as a request would name them, and whether these are all."""
+def lora_names(folder: Path) -> tuple[list[str], bool]:
+    """The LoRAs of a folder, as a request would name them, and whether these are all; takes time.
+
+    Args:
+        folder: Which need not exist.
+    """
     found: list[str] = []
     folders, seen = [folder], 0
     while folders:

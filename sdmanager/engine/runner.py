@@ -25,6 +25,7 @@ from sdmanager.generation import (
     MemoryUse,
     Preview,
     Stage,
+    without_pictures,
 )
 from sdmanager.hardware import ram_now
 from sdmanager.process import activity, child_environment, spawn
@@ -172,6 +173,8 @@ class _Execution:
             plan=run.plan,
             previews=self._watcher.timings(self._emitter.began) if self._watcher is not None else None,
             memory=replace(self._memory, weights=self._weights) if self._memory is not None else None,
+            # As it was asked for: with LoRAs by their own names.
+            request=without_pictures(self._drawing.request),
         )
 
     async def _execute(self, folder: JobFolder, argv: list[Any]) -> None:

@@ -40,6 +40,7 @@ from .result import PreviewTimings as PreviewTimings
 from .result import StageTimings as StageTimings
 from .result import check_image_suffix as check_image_suffix
 from .result import check_writable as check_writable
+from .result import without_pictures as without_pictures
 from .running import LoopLocks as LoopLocks
 from .running import RunningTasks as RunningTasks
 
@@ -86,4 +87,5 @@ __all__ = (
     "eight_bits",
     "request_of",
     "turn_upright",
+    "without_pictures",
 )

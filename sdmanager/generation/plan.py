@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,21 @@ class MemoryPlan:
     stream_layers: bool = False
     evictions: tuple[str, ...] = field(default=(), compare=False)
     reasons: tuple[str, ...] = field(default=(), compare=False)
+
+    @classmethod
+    def of_flags(
+        cls, flags: Sequence[str], *, evictions: Sequence[str] = (), reasons: Sequence[str] = ()
+    ) -> Self:
+        """The plan that has these ``flags``; one that is not known, as of a newer server, is left out."""
+        given: dict[str, bool | float] = {}
+        for flag in flags:
+            option, _, number = flag.partition(" ")
+            for name, known in _OPTIONS.items():
+                if option == known:
+                    given[name] = float(number) if number else True
+                elif option == known.replace("--", "--no-", 1):
+                    given[name] = False
+        return cls(**given, evictions=tuple(evictions), reasons=tuple(reasons))  # type: ignore[arg-type]
 
     @property
     def flags(self) -> tuple[str, ...]:

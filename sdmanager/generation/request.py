@@ -200,7 +200,7 @@ class ImageRequest(_Vocabulary):
         clip_skip: Layers of CLIP to ignore at the end; None: the model's own.
         loras: From the folder of LoRAs; ``<lora:NAME:WEIGHT>`` in the prompt means the same. At most 16 in all.
         previews: None: no previews.
-        model_id: Name of the installed model to draw with; None: the generator's own.
+        model_id: Name of the installed model to draw with, or of the generator's own; None: its own.
 
     Raises:
         InvalidRequestError: A field is missing, out of range or unknown.
@@ -298,3 +298,4 @@ class RequestFields(TypedDict, total=False):
     clip_skip: int | None
     loras: Sequence[Lora]
     previews: PreviewOptions | None
+    model_id: str | None

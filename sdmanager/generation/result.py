@@ -61,6 +61,11 @@ def check_writable(path: Path) -> None:
     raise OutputError(f"The file {path.name!r} cannot be written: {problem}.", details={"path": str(path)})
 
 
+def without_pictures(request: ImageRequest) -> ImageRequest:
+    """The same request as a result keeps it: without the pictures that it started from."""
+    return request.model_copy(update={"init_image": None, "mask_image": None})
+
+
 @dataclass(frozen=True, slots=True)
 class ImageData:
     """Encoded image bytes with what is needed to show them.

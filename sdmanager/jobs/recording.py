@@ -69,6 +69,6 @@ def _logged() -> Iterator[None]:
     try:
         yield
     except SDManagerError as exc:
-        _log.error("what was drawn could not be kept: %s", exc.message)
+        _log.warning("what was drawn could not be kept: %s", exc.message)
     except Exception as exc:  # noqa: BLE001 - logged, and no reason to end a generation
         _log.error("what was drawn could not be kept", exc_info=exc)

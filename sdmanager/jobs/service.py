@@ -59,7 +59,7 @@ class GenerationService:
         generator: Who draws.
         registry: Where generations and their results are kept; opened and destroyed by its owner.
         queue_size: How many may wait while one is drawn; with 0 a busy service refuses at once.
-        count: Images of a request that does not say how many.
+        complete: Gives a request, as it is accepted, what it leaves open; must not block or raise.
         on_event: Called with every event of every generation; must not raise.
         recorder: Keeps what is drawn for longer than the registry does.
     """
@@ -70,14 +70,14 @@ class GenerationService:
         registry: GenerationRegistry,
         *,
         queue_size: int = 0,
-        count: int = 1,
+        complete: Callable[[ImageRequest], ImageRequest] = lambda request: request,
         on_event: EventCallback | None = None,
         recorder: Recorder | None = None,
     ) -> None:
         self._generator = generator
         self.registry = registry
         self.queue_size = queue_size
-        self._count = count
+        self._complete = complete
         self._on_event = on_event
         self._recording = Recording(recorder)
         self._jobs: dict[str, Job] = {}
@@ -175,7 +175,7 @@ class GenerationService:
     ) -> Job:
         self.refuse_if_full()
         generation = self.registry.create(key=key, fingerprint=digest)
-        job = Job(generation.id, request.with_defaults(count=self._count), on_event)
+        job = Job(generation.id, self._complete(request), on_event)
         self._jobs[job.id] = job
         self._waiting.append(job)
         if self.busy:

@@ -36,12 +36,7 @@ class Failure:
 
     def to_error(self) -> SDManagerError:
         """An error of the class that has this code, or of the root where none has."""
-        classes = [SDManagerError]
-        for kind in classes:
-            if kind.code == self.code:
-                return kind(self.message, hint=self.hint)
-            classes += kind.__subclasses__()
-        return SDManagerError(self.message, hint=self.hint)
+        return SDManagerError.of_code(self.code, self.message, hint=self.hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Calibration with the model, the engine and the room of a running server."""
+"""Calibration with the current model, or the one that is named, the engine and the room of a running server."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ async def measure(
     on_progress: Callable[[CalibrationProgress], None] | None,
 ) -> CalibrationReport:
     """See ``DiffusionServerManager.calibrate``; the place is reserved by the caller."""
+    model = await parts.generator.model_for(request)  # throughout, whatever becomes the current one meanwhile
 
     def generator_for(plan: MemoryPlan) -> LocalGenerator:
         options = parts.options
         return LocalGenerator(
-            options.model, settings=settings, plan=plan, threads=options.threads, room=parts.room,
+            model, settings=settings, plan=plan, threads=options.threads, room=parts.room,
             ignore_fit=options.ignore_fit,
         )  # fmt: skip
 

@@ -53,6 +53,7 @@ def facts_of(
         samplers=binary.capabilities.samplers if binary else (),
         schedulers=binary.capabilities.schedulers if binary else (),
         preview_methods=binary.capabilities.preview_methods if binary else (),
+        gallery=running is not None and running.options.gallery is not None,
         aside=tuple(_aside(each) for each in aside),
         error=ErrorInfo(message=error.message, code=error.code, suggestion=error.hint) if error else None,
     )

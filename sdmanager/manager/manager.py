@@ -20,6 +20,7 @@ from .lifecycle import Lifecycle
 from .options import StartOptions
 from .parts import assemble
 from .room import ServerRoom
+from .shelf import ServerModels
 from .states import ServerState
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class DiffusionServerManager:
 
     Attributes:
         room: What was put aside, and what would be.
+        models: What the running server can draw with, and which model it does.
 
     Raises:
         InvalidRequestError: The threshold or the time is out of range, or two of the programs have one name.
@@ -100,6 +102,7 @@ class DiffusionServerManager:
         self._began = 0.0
         self._life = Lifecycle(self._make, self._changed)
         self.room = ServerRoom(self._orchestrator, lambda: self._parts.generator)
+        self.models = ServerModels(lambda: self._parts.models)
 
     async def __aenter__(self) -> Self:
         return self
@@ -161,7 +164,7 @@ class DiffusionServerManager:
             on_progress: Called on the event loop with each ``Progress``; must not block.
             on_preview: Called with each ``Preview``; asks for previews where ``previews`` is not given.
             on_event: Called with every event.
-            **fields: Fields of ``ImageRequest``, such as ``width=768``.
+            **fields: Fields of ``ImageRequest``, such as ``width=768``, or ``model_id="sd-turbo"`` for another model.
 
         Raises:
             ServerBusyError: Another is being drawn, and there is no place in the queue.
@@ -184,6 +187,7 @@ class DiffusionServerManager:
 
         Raises:
             InvalidRequestError: The request does not fit the engine or the model, or a picture in it is unusable.
+            ModelError: The model that it names is not there, or is not what it should be.
             ServerBusyError: There is no place.
             ServerNotRunningError: The manager does not run.
             StorageError: The request cannot be written down.
@@ -201,7 +205,7 @@ class DiffusionServerManager:
         on_progress: Callable[[CalibrationProgress], None] | None = None,
         **fields: Unpack[RequestFields],
     ) -> CalibrationReport:
-        """Find out by drawing which memory flags are the fastest for the model that is served; minutes.
+        """Find out by drawing which memory flags are the fastest for the current model, or the one named; minutes.
 
         Nothing else is drawn meanwhile: requests wait or are refused, as during a generation.
 
@@ -334,6 +338,7 @@ class DiffusionServerManager:
                 on_prepare=lambda progress: self._listeners.tell("binary-progress", progress),
                 on_output=self._on_output,
                 on_event=self._on_event,
+                on_use=lambda name: self._book.write("info", "manager", f"draws with the model {name!r} now"),
                 on_crash=self._life.crash,
             )
         except SDManagerError as exc:

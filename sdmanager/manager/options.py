@@ -43,7 +43,7 @@ class StartFields(TypedDict, total=False):
         vram_budget: Limit of VRAM in GiB.
         gpu_layers: Taken for the sake of programs that also start language models; diffusion models have no layers to
             place, so it changes nothing.
-        batch_size: Images per request, 1 to 5, where the request does not say how many; 1.
+        batch_size: Images per request, 1 to 10, where the request does not say how many; 1.
         queue: How many requests may wait while one is drawn; with 0, the default, a busy server refuses at once.
         token: What clients must show; None: any program on this machine may draw.
         allow_origin: Web origins, such as ``http://localhost:3000``, whose pages may use the server.

@@ -70,6 +70,7 @@ async def assemble(
     on_prepare: Callable[[EngineProgress], None],
     on_output: Callable[[str, bytes], None],
     on_event: EventCallback,
+    on_use: Callable[[str], None],
     on_crash: Callable[[BaseException], None],
 ) -> Parts:
     """Make all parts; the stack takes down, in reverse order, as many as there were when this ended.
@@ -83,6 +84,7 @@ async def assemble(
         on_prepare: Told how far the getting of an engine is.
         on_output: Given what the engine prints.
         on_event: Given every event of every generation.
+        on_use: Told the name of each model that takes the place of another.
         on_crash: Told when a part fails that nobody waits for.
 
     Raises:
@@ -90,34 +92,13 @@ async def assemble(
     """
     sock = bind(options.host, options.port)  # first: a port that is taken is seen before an engine is built
     stack.callback(sock.close)
+    history = await _history(options, stack)  # likewise a folder that cannot be written
     stack.push_async_callback(room.aclose)
-    await room.recover()  # first: who was aside before a crash is missed, and the engine may take long
-    generator = LocalGenerator(
-        options.model, settings=settings, plan=options.choices, threads=options.threads, room=room,
-        ignore_fit=options.ignore_fit, on_prepare=on_prepare, on_output=on_output,
-    )  # fmt: skip
-    stack.push_async_callback(generator.aclose)
-    await generator.prepare(force_validation=options.force_validation)
-    if generator.model is not None:
-        # Now, and not with the first request.
-        await in_thread(generator.model.check_formats, allow_pickle=settings.allow_pickle)
+    await room.recover()  # now: who was aside before a crash is missed, and the engine may take long
+    generator = await _generator(options, settings, room, stack, on_prepare, on_output)
     registry = await _registry(settings, str(options.port or "auto"), stack)
-
-    history = await _history(options, stack)
-    metrics, models = Metrics(), ModelShelf(generator, settings)
-
-    def tell(event: Event) -> None:
-        metrics.take(event)
-        on_event(event)
-
-    service = GenerationService(
-        generator,
-        registry,
-        queue_size=options.queue,
-        count=options.batch_size,
-        on_event=tell,
-        recorder=history,
-    )
+    metrics, models = Metrics(), ModelShelf(generator, settings, on_use)
+    service = _service(options, generator, registry, history, _both(metrics.take, on_event))
     check = functools.partial(_check, generator)
     policy = dataclasses.replace(options.policy, port=sock.getsockname()[1])
     face = Face(service, info, check, models, history, metrics, settings.loras_dir)
@@ -146,9 +127,56 @@ async def _history(options: StartOptions, stack: contextlib.AsyncExitStack) -> H
     return history
 
 
+async def _generator(
+    options: StartOptions,
+    settings: Settings,
+    room: ResourceOrchestrator,
+    stack: contextlib.AsyncExitStack,
+    on_prepare: Callable[[EngineProgress], None],
+    on_output: Callable[[str, bytes], None],
+) -> LocalGenerator:
+    """The generator, with an engine that draws and a model that is whole."""
+    generator = LocalGenerator(
+        options.model, settings=settings, plan=options.choices, threads=options.threads, room=room,
+        ignore_fit=options.ignore_fit, on_prepare=on_prepare, on_output=on_output,
+    )  # fmt: skip
+    stack.push_async_callback(generator.aclose)
+    await generator.prepare(force_validation=options.force_validation)
+    if generator.model is not None:
+        # Now, and not with the first request.
+        await in_thread(generator.model.check_formats, allow_pickle=settings.allow_pickle)
+    return generator
+
+
+def _service(
+    options: StartOptions,
+    generator: LocalGenerator,
+    registry: GenerationRegistry,
+    history: History | None,
+    on_event: EventCallback,
+) -> GenerationService:
+    return GenerationService(
+        generator,
+        registry,
+        queue_size=options.queue,
+        # The model, too: it may be another one by the time that the request is drawn.
+        complete=lambda request: generator.bound(request.with_defaults(count=options.batch_size)),
+        on_event=on_event,
+        recorder=history,
+    )
+
+
+def _both(first: EventCallback, second: EventCallback) -> EventCallback:
+    def tell(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return tell
+
+
 async def _check(generator: LocalGenerator, request: ImageRequest) -> None:
     await check_input_images(request)
-    await in_thread(generator.check, request)  # it may look for LoRAs
+    await in_thread(generator.check, request)  # it may look for a model, and for LoRAs
 
 
 async def _registry(settings: Settings, name: str, stack: contextlib.AsyncExitStack) -> GenerationRegistry:

@@ -34,6 +34,7 @@ class ServerRoom:
 
         Raises:
             InvalidRequestError: The request is none.
+            ModelError: The model that it names is not there, or is not what it should be.
             ServerNotRunningError: The manager does not run.
         """
         return await self._drawing().would_need_offload(request_of(prompt, fields))

@@ -18,6 +18,7 @@ from .files import ModelFiles as ModelFiles
 from .files import are_weights as are_weights
 from .resolving import demo_model as demo_model
 from .resolving import model_of_files as model_of_files
+from .resolving import named_model as named_model
 from .resolving import resolve_model as resolve_model
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ __all__ = (
     "judge_fit",
     "load_catalog",
     "model_of_files",
+    "named_model",
     "need_of",
     "pull_files",
     "pull_model",

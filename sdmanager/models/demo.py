@@ -45,10 +45,19 @@ def demo_paths(models_dir: Path) -> dict[str, Path]:
     Raises:
         StorageError: They cannot be written.
     """
-    folder = models_dir / f"{DEMO_NAME}-{_REVISION}"
+    folder = _folder(models_dir)
     if not _is_whole(folder):
         _make(folder)
-    return {name: folder / f"{name}.safetensors" for name in _FILES}
+    return demo_places(models_dir)
+
+
+def demo_places(models_dir: Path) -> dict[str, Path]:
+    """The same paths, whether the files are there or not; nothing is looked at."""
+    return {name: _folder(models_dir) / f"{name}.safetensors" for name in _FILES}
+
+
+def _folder(models_dir: Path) -> Path:
+    return models_dir / f"{DEMO_NAME}-{_REVISION}"
 
 
 def _is_whole(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from sdmanager.errors import InvalidRequestError, ModelNotFoundError, ModelNotInstalledError
 from sdmanager.files import expanded
 
-from .demo import DEMO_NAME, demo_paths
+from .demo import DEMO_NAME, demo_paths, demo_places
 from .families import Family, ModelDefaults, Role
 from .files import ModelFiles
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from .installed import InstalledModel
     from .store import ModelStore
+
+_NAMES_HINT: Final = "Give the name of an installed model: 'sdmanager models list' shows them."
 
 # What ends so is meant as a file, even where there is none.
 _SUFFIXES: Final = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
@@ -58,17 +60,43 @@ def resolve_model(model: str | os.PathLike[str] | ModelFiles | None, settings: S
         from .store import ModelStore
 
         store = ModelStore(settings)
-        installed = store.find(model) or store.find_only_option(model)
-        if installed is None and store.is_unreadable(model):
-            raise _unreadable(model)
+        installed = _installed(model, store)
         if installed is None and not _is_there(expanded(model)) and not _is_file_name(model):
-            installed = _by_catalogue(model, settings, store)
+            installed = _by_catalogue(model, settings, store, nor=", and no file")
         if installed is not None:
             store.check(installed)
             return installed.model_files()
     path = expanded(model)
     ModelFiles(path.stem, {Role.MODEL: path}).check()
     return model_of_files(path.stem, {Role.MODEL: path}, settings)
+
+
+def named_model(name: str, settings: Settings) -> ModelFiles:
+    """The files behind a name alone, whoever gives it: no file is opened, or looked for, that a text names as a path.
+
+    Args:
+        name: Of an installed model, or of the demo model, which is made at need.
+        settings: Says where models are kept.
+
+    Raises:
+        ModelNotInstalledError: A model of the catalogue that was not fetched yet.
+        InvalidRequestError: It is empty.
+        ModelNotFoundError: There is no such model, its record cannot be read, or a file of it is not there.
+        ModelChangedError: A file of it is another one now.
+        StorageError: The demo model cannot be written.
+    """
+    if not name:
+        raise InvalidRequestError("The name of the model is empty.", hint=_NAMES_HINT)
+    if _means_demo(name):
+        return demo_model(settings)
+    if not _is_name(name):  # and is not said again: a path stands in no error
+        raise ModelNotFoundError("No model has a name like this one, which may be a path.", hint=_NAMES_HINT)
+    from .store import ModelStore
+
+    store = ModelStore(settings)
+    installed = _installed(name, store) or _by_catalogue(name, settings, store)
+    store.check(installed)
+    return installed.model_files()
 
 
 def model_of_files(name: str, files: Mapping[Role, Path], settings: Settings) -> ModelFiles:
@@ -97,16 +125,22 @@ def model_of_files(name: str, files: Mapping[Role, Path], settings: Settings) ->
     return ModelFiles(name, composed.files, composed.defaults, composed.family, quantisations)
 
 
-def demo_model(settings: Settings) -> ModelFiles:
+def demo_model(settings: Settings, *, make: bool = True) -> ModelFiles:
     """The demo model: random weights, so its pictures are noise, but the real engine really draws them.
+
+    Args:
+        settings: Says where models are kept.
+        make: Make it where it is not there, which takes about a second; False: say where it would be.
 
     Raises:
         StorageError: It cannot be written.
     """
-    files = {Role(role): path for role, path in demo_paths(settings.models_dir).items()}
+    paths = (demo_paths if make else demo_places)(settings.models_dir)
     defaults = ModelDefaults(steps=12, cfg_scale=1.0, width=256, height=256)
+    files = {Role(role): path for role, path in paths.items()}
     model = ModelFiles(DEMO_NAME, files, defaults, Family.OVIS_IMAGE)
-    model.check()
+    if make:
+        model.check()
     return model
 
 
@@ -129,7 +163,14 @@ def _is_file_name(text: str) -> bool:
     return text.lower().endswith(_SUFFIXES) or len(text) > 160
 
 
-def _by_catalogue(name: str, settings: Settings, store: ModelStore) -> InstalledModel:
+def _installed(name: str, store: ModelStore) -> InstalledModel | None:
+    installed = store.find(name) or store.find_only_option(name)
+    if installed is None and store.is_unreadable(name):
+        raise _unreadable(name)
+    return installed
+
+
+def _by_catalogue(name: str, settings: Settings, store: ModelStore, *, nor: str = "") -> InstalledModel:
     """The installed model that the catalogue calls so, too; the error that says what is meant where there is none."""
     from .catalog import load_catalog
     from .names import suggest
@@ -151,7 +192,7 @@ def _by_catalogue(name: str, settings: Settings, store: ModelStore) -> Installed
         )
     close = suggest(name, [*(model.name for model in store.list()), *catalog.names])
     raise ModelNotFoundError(
-        f"There is no model named {name!r}, and no file.",
+        f"There is no model named {name!r}{nor}.",
         hint=f"Did you mean {close!r}?" if close else "'sdmanager models list --all' shows what there is.",
         details={"name": name, "suggestion": close},
     )

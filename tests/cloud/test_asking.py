@@ -9,10 +9,12 @@ from sdmanager.cloud._asking import Target, check_request, parameters_of
 from sdmanager.errors import InvalidRequestError
 from sdmanager.generation import ImageRequest, Lora, PreviewOptions
 
+TARGET = Target.of("org/model", "auto")
+
 
 def parameters(**fields: object) -> dict:
     request = ImageRequest(prompt="x", **fields)
-    check_request(request)
+    check_request(request, TARGET)
     return parameters_of(request.with_defaults().with_seed())
 
 
@@ -21,6 +23,7 @@ def parameters(**fields: object) -> dict:
     [
         ({}, {}),
         ({"seed": 3, "count": 2, "previews": PreviewOptions()}, {}),
+        ({"model_id": "org/model"}, {}),
         ({"steps": 20}, {"num_inference_steps": 20}),
         ({"preset": "fast"}, {"num_inference_steps": 10}),
         ({"preset": "fast", "steps": 3}, {"num_inference_steps": 3}),
@@ -51,6 +54,8 @@ def test_only_what_the_caller_said_is_asked(fields, asked):
         ({"loras": [Lora(name="a")]}, "A LoRA"),
         ({"prompt": "a cat <lora:ink:0.5>"}, "A LoRA"),
         ({"clip_skip": 2}, "clip_skip"),
+        ({"model_id": "org/other"}, "one model"),
+        ({"model_id": "demo"}, "one model"),
         ({"sampler": "euler"}, "A sampler"),
         ({"cfg_scale": 7.5, "guidance": 3.5}, "one guidance scale"),
         ({"prompt": "\udcff"}, "no UTF-8"),

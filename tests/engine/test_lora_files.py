@@ -178,7 +178,7 @@ def test_a_folder_with_very_many_files_is_not_looked_through(tmp_path: Path) -> 
     for number in range(lora_files._ENTRIES_MAX + 5):
         (tmp_path / "deep" / f"{number}.txt").touch()
     write_lora(tmp_path / "detail.safetensors")
-    names, complete = lora_files._names(tmp_path)
+    names, complete = lora_files.lora_names(tmp_path)
     assert (set(names) <= {"detail"}, complete) == (True, False)
     hint = refused(tmp_path, "zzzz").hint or ""
     assert "Put its" in hint

@@ -388,7 +388,7 @@ async def test_two_hundred_equal_keys_are_one_run(make, generator):
 
 
 async def test_the_count_of_a_request_that_does_not_say(make, generator):
-    service = make(count=3, queue_size=1)
+    service = make(complete=lambda request: request.with_defaults(count=3), queue_size=1)
     service.submit(request())
     service.submit(request(count=1))
     generator.finish()

@@ -507,7 +507,7 @@ async def test_a_folder_that_cannot_be_written_is_a_typed_error(settings):
     "options",
     [
         {"port": 0}, {"port": 65536}, {"port": "8081"}, {"port": True}, {"queue": -1}, {"queue": 1.5},
-        {"batch_size": 0}, {"batch_size": 6}, {"threads": 0}, {"vram_budget": 0}, {"vram_budget": float("nan")},
+        {"batch_size": 0}, {"batch_size": 11}, {"threads": 0}, {"vram_budget": 0}, {"vram_budget": float("nan")},
         {"host": "0.0.0.0"}, {"host": None}, {"host": 5}, {"token": 123}, {"token": b"x"}, {"vram_budget": "8"},
         {"vram_budget": True}, {"vae_tiling": "no"}, {"force_validation": 1}, {"allow_origin": "http://a.example"},
         {"allow_host": "pc"}, {"allow_host": None}, {"allow_host": [5]}, {"log_level": "loud"}, {"log_level": 3},

@@ -20,7 +20,15 @@ from sdmanager.errors import (
     ModelUnsafeError,
     ModelUnsupportedError,
 )
-from sdmanager.models import Family, ModelDefaults, ModelFiles, Role, demo_model, resolve_model
+from sdmanager.models import (
+    Family,
+    ModelDefaults,
+    ModelFiles,
+    Role,
+    demo_model,
+    named_model,
+    resolve_model,
+)
 from sdmanager.models.catalog import load_catalog
 from sdmanager.models.importing import import_model
 from sdmanager.models.resolving import model_of_files
@@ -254,3 +262,67 @@ def test_nothing_is_made_by_looking(home, weights):
         resolve_model("nobody-knows-this", home)
     assert not home.data_dir.exists()
     assert ModelStore(home).list() == []
+
+
+# --- by name alone
+
+
+async def test_a_name_alone_means_what_is_installed(home, weights):
+    await installed(home, weights, "mine", "many:q4_0")
+    for name, whole in (
+        ("mine", "mine"),
+        ("MINE", "mine"),
+        ("many", "many:q4_0"),
+        ("many:q4_0", "many:q4_0"),
+    ):
+        assert named_model(name, home) == resolve_model(name, home)
+        assert named_model(name, home).name == whole
+
+
+def test_the_demo_model_has_a_name(built):
+    for name in ("demo", "DEMO", "demo:local"):
+        assert named_model(name, built) == demo_model(built)
+
+
+def test_where_the_demo_model_would_be_is_known_without_it(home, built):
+    assert demo_model(built, make=False) == demo_model(built)
+    assert set(demo_model(home, make=False).files) == set(demo_model(built).files)
+    assert not home.models_dir.exists()
+
+
+@pytest.mark.parametrize("place", ["{}", "./{}", "../{}", "{}\0", "~/{}"])
+def test_a_path_is_no_name_whether_there_is_a_file_or_not(home, weights, monkeypatch, place):
+    """And the same is said of both."""
+    monkeypatch.chdir(weights.parent)
+    monkeypatch.setenv("HOME", str(weights.parent))
+    said = []
+    for file in (weights.name, f"{weights.parent.name}/{weights.name}", str(weights), "none.safetensors"):
+        with pytest.raises(ModelNotFoundError) as caught:
+            named_model(place.format(file), home)
+        said.append(caught.value.message.replace(repr(place.format(file)), "NAME"))
+    assert said[0] == said[3]
+    assert said[1] == said[2]
+    assert "/" not in "".join(said)
+
+
+def test_what_is_wrong_with_a_name_is_said(home, weights):
+    with pytest.raises(InvalidRequestError, match="empty"):
+        named_model("", home)
+    with pytest.raises(ModelNotInstalledError):
+        named_model("sd-turbo", home)
+    with pytest.raises(ModelNotFoundError, match=r"no model named 'none'\.$"):
+        named_model("none", home)
+
+
+async def test_a_record_that_cannot_be_read_and_files_that_changed_are_told_of_names_too(home, weights):
+    await installed(home, weights, "mine")
+    with weights.open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ModelChangedError):
+        named_model("mine", home)
+    weights.unlink()
+    with pytest.raises(ModelNotFoundError, match="not there any more"):
+        named_model("mine", home)
+    (home.models_dir / "installed" / "mine.json").write_text("{")
+    with pytest.raises(ModelNotFoundError, match="cannot be read"):
+        named_model("mine", home)
