@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import secrets
 import shutil
 from pathlib import Path
+from typing import Final
 
 from sdmanager.errors import StorageError
+
+# Of a temporary file's: names are limited to 255 bytes, and a character may take four.
+_NAME_CHARS: Final = 50
 
 
 def write_whole(
@@ -25,8 +30,7 @@ def write_whole(
     Raises:
         StorageError: The folder is missing or not writable, or the disk is full; of the type that was asked for.
     """
-    # Shortened, because names are limited to 255 bytes, and a character may take four.
-    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f".{path.name[:_NAME_CHARS]}.{secrets.token_hex(4)}.part")
     try:
         descriptor = os.open(
             temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666
@@ -46,6 +50,16 @@ def write_whole(
             f"The file {path.name!r} cannot be written: {exc.strerror or exc}.",
             details={"path": str(path), "errno": exc.errno},
         ) from exc
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what processes that were killed in ``write_whole`` have left of a file; of one that nobody writes now.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    for part in path.parent.glob(f".{glob.escape(path.name[:_NAME_CHARS])}.*.part"):
+        part.unlink(missing_ok=True)
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

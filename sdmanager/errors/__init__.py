@@ -56,6 +56,7 @@ from .server import GalleryOffError as GalleryOffError
 from .server import GenerationCancelledError as GenerationCancelledError
 from .server import GenerationNotFoundError as GenerationNotFoundError
 from .server import IdempotencyKeyError as IdempotencyKeyError
+from .server import ImageFormingError as ImageFormingError
 from .server import ImageNotFoundError as ImageNotFoundError
 from .server import InterruptedGenerationError as InterruptedGenerationError
 from .server import PortInUseError as PortInUseError
@@ -93,6 +94,7 @@ __all__ = (
     "GenerationError",
     "GenerationNotFoundError",
     "IdempotencyKeyError",
+    "ImageFormingError",
     "ImageNotFoundError",
     "InputImageError",
     "InsufficientResourcesError",

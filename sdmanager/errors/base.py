@@ -33,6 +33,18 @@ class SDManagerError(Exception):
         self.hint = hint if hint is not None else self.default_hint
         self.details: dict[str, object] = dict(details or {})
 
+    @staticmethod
+    def of_code(
+        code: str, message: str, *, hint: str | None = None, details: Mapping[str, object] | None = None
+    ) -> SDManagerError:
+        """An error of the class that has this code, or of the root where none has, as of a newer server."""
+        classes: list[type[SDManagerError]] = [SDManagerError]
+        for kind in classes:
+            if kind.code == code:
+                return kind(message, hint=hint, details=details)
+            classes += kind.__subclasses__()
+        return SDManagerError(message, hint=hint, details=details)
+
 
 class InvalidRequestError(SDManagerError):
     """The request itself cannot be carried out: the caller must change it.

@@ -98,6 +98,15 @@ class ImageNotFoundError(ServerError, LookupError):
     exit_code = 59
 
 
+class ImageFormingError(ServerError):
+    """The image of the gallery is still being drawn: it cannot be deleted yet."""
+
+    code = "IMAGE_FORMING"
+    http_status = 409
+    exit_code = 53
+    default_hint = "Cancel its generation, or wait until it is whole."
+
+
 class ServerUnreachableError(ServerError, ConnectionError):
     """No server answers at this address, or the connection to it broke."""
 

@@ -31,6 +31,7 @@ class HistoryImage:
         timings: Seconds per stage of the whole generation.
         request: Fields of the request by their names on the wire, with the model's defaults once it is whole;
             without input images.
+        version: Counts up whenever the picture becomes another.
     """
 
     id: str
@@ -48,6 +49,7 @@ class HistoryImage:
     time_taken: float | None
     timings: Mapping[str, float]
     request: Mapping[str, object]
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
