@@ -1,0 +1,105 @@
+"""Pictures that exist already: read for what they were drawn with, made larger, and not described."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from PIL import Image, ImageOps
+
+from sdmanager.engine.images import open_input
+from sdmanager.errors import InvalidRequestError
+from sdmanager.generation import SIZE_MAX
+from sdmanager.server.face import FACE
+from sdmanager.server.requests import picture_bytes
+from sdmanager.server.responses import json_response
+from sdmanager.threads import in_thread
+
+from .errors import a1111_error
+from .fields import Fields
+from .images import read_body
+from .pictures import parameters_in, png, text, texts_in
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+_NOT_IMPLEMENTED: Final = 501
+_IMAGES_MAX: Final = 16
+_FACTOR_MAX: Final = 16
+_FILTERS: Final = {
+    "none": Image.Resampling.LANCZOS,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
+
+
+async def png_info(request: web.Request) -> web.StreamResponse:
+    """What a picture was drawn with, as it stands in it."""
+    sent = Fields(await read_body(request)).text("image")
+    async with request.app[FACE].decoding:
+        items = await in_thread(lambda: texts_in(picture_bytes("image", sent)))
+    info = items.get("parameters", "")
+    return json_response({"info": info, "items": items, "parameters": parameters_in(info)})
+
+
+async def extra_single_image(request: web.Request) -> web.StreamResponse:
+    """One picture, made larger by arithmetic: there is no model for it."""
+    given = Fields(await read_body(request))
+    async with request.app[FACE].decoding:
+        image = await in_thread(_enlarged, given, given.text("image"))
+    return json_response({"html_info": "", "image": image})
+
+
+async def extra_batch_images(request: web.Request) -> web.StreamResponse:
+    """Several, one after the other."""
+    given = Fields(await read_body(request))
+    sent = [entry.text("data") for entry in given.nested_list("imageList")]
+    if len(sent) > _IMAGES_MAX:
+        raise given.wrong("imageList", "holds too many images", hint=f"Send at most {_IMAGES_MAX}.")
+    async with request.app[FACE].decoding:
+        images = [await in_thread(_enlarged, given, each) for each in sent]
+    return json_response({"html_info": "", "images": images})
+
+
+async def interrogate(_request: web.Request) -> web.StreamResponse:
+    """Said plainly: the engine draws pictures and cannot tell what is on them."""
+    error = InvalidRequestError("This server does not describe pictures.", hint="It only draws them.")
+    return a1111_error(error, status=_NOT_IMPLEMENTED)
+
+
+def _enlarged(given: Fields, sent: str) -> str:
+    """A picture as the fields ask for it, in base64; takes time.
+
+    Raises:
+        InvalidRequestError: They ask for what is not there, or for too large a picture.
+        InputImageError: It cannot be read.
+    """
+    for name in ("gfpgan_visibility", "codeformer_visibility"):
+        if given.number(name, 0, 1):
+            raise given.wrong(name, "needs a model that this server has not")
+    wanted = given.text("upscaler_1", "None")
+    if wanted.lower() not in _FILTERS:
+        raise given.wrong(
+            "upscaler_1", "names an upscaler that this server has not", hint="Use Lanczos or Nearest."
+        )
+    picture = open_input(picture_bytes("image", sent), "image")
+    picture = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
+    size = _size(given, picture)
+    if size[0] * size[1] > SIZE_MAX**2:
+        raise given.wrong("upscaling_resize", f"asks for more than {SIZE_MAX} times {SIZE_MAX} pixels")
+    method = _FILTERS[wanted.lower()]
+    if given.integer("resize_mode", 0, 1) and given.flag("upscaling_crop", default=True):
+        return text(png(ImageOps.fit(picture, size, method)))
+    return text(png(picture.resize(size, method)))
+
+
+def _size(given: Fields, picture: Image.Image) -> tuple[int, int]:
+    """Of the result: so many times larger, or a size that was named, into which it is fitted."""
+    if not given.integer("resize_mode", 0, 1):
+        factor = given.number("upscaling_resize", 0, _FACTOR_MAX) or 2.0
+        return max(round(picture.width * factor), 1), max(round(picture.height * factor), 1)
+    width = given.integer("upscaling_resize_w", 1, SIZE_MAX) or picture.width
+    height = given.integer("upscaling_resize_h", 1, SIZE_MAX) or picture.height
+    if given.flag("upscaling_crop", default=True):
+        return width, height
+    factor = min(width / picture.width, height / picture.height)
+    return max(round(picture.width * factor), 1), max(round(picture.height * factor), 1)

@@ -1,0 +1,329 @@
+"""Waiting for pictures, and the many ways in which that ends; a scripted generator where moments matter."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import psutil
+import pytest
+from a1111 import BASE, SMALL, encoded, get, info_of, opened, post
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from raw_http import connected, request_bytes
+from scripted_generator import ScriptedGenerator, preview, progress, result_of
+from serving import GENERATIONS, Served
+from sse_client import soon
+
+from sdmanager.errors import EngineCrashedError, EngineOutOfMemoryError
+
+
+def waiting(served: Served, body: dict | None = None, name: str = "txt2img") -> asyncio.Task:
+    """A client that waits for a picture."""
+    return asyncio.create_task(post(served, name, {**SMALL, **(body or {})}))
+
+
+async def drawing(served: Served) -> str:
+    """Id of what is being drawn, once it is."""
+    await soon(lambda: served.service.current is not None)
+    return served.service.current
+
+
+def engines() -> list[psutil.Process]:
+    """Engine processes of this test."""
+    return [
+        child for child in psutil.Process().children(recursive=True) if "sd-cli" in " ".join(child.cmdline())
+    ]
+
+
+class TestInterrupt:
+    async def test_the_engine_is_dead_when_it_is_answered_and_the_picture_comes_as_it_stood(
+        self, real: Served
+    ):
+        task = waiting(real, {"steps": 200, "width": 128, "height": 128})
+        async with asyncio.timeout(120):
+            while not (await get(real, "progress"))["current_image"]:
+                await asyncio.sleep(0.02)
+        assert engines()
+        reply = await post(real, "interrupt")
+        assert (reply.status, reply.json) == (200, {})
+        assert not engines()
+        found = await task
+        assert opened(found.json["images"][0]).size == (128, 128)
+        info = info_of(found)
+        assert info["interrupted"] is True
+        assert info["all_seeds"] == [7]
+        assert info["infotexts"] == [""]
+        assert (await get(real, "progress"))["progress"] == 0
+
+    async def test_nothing_was_to_be_seen_yet(self, quick: Served):
+        task = waiting(quick)
+        await drawing(quick)
+        assert (await post(quick, "interrupt")).json == {}
+        found = await task
+        assert found.json["images"] == []
+        assert (info_of(found)["interrupted"], info_of(found)["all_seeds"]) == (True, [])
+
+    async def test_the_second_of_two_images_has_the_second_seed(
+        self, quick: Served, scripted: ScriptedGenerator
+    ):
+        task = waiting(quick, {"batch_size": 2})
+        feed = quick.service.feed(await drawing(quick))
+        second = preview(1)
+        object.__setattr__(second, "image_index", 2)
+        scripted.tell(second)
+        await soon(lambda: feed.preview is not None)
+        await post(quick, "interrupt")
+        assert info_of(await task)["all_seeds"] == [8]
+
+    async def test_a_picture_without_a_size_is_as_large_as_the_latent_says(
+        self, quick: Served, scripted: ScriptedGenerator
+    ):
+        task = asyncio.create_task(post(quick, "txt2img", {"prompt": "a"}))
+        feed = quick.service.feed(await drawing(quick))
+        scripted.tell(preview(1))
+        await soon(lambda: feed.preview is not None)
+        await post(quick, "interrupt")
+        found = await task
+        assert opened(found.json["images"][0]).size == (512, 512)
+        assert (info_of(found)["width"], info_of(found)["seed"]) == (512, -1)
+
+    async def test_skip_does_the_same(self, quick: Served, scripted: ScriptedGenerator):
+        task = waiting(quick)
+        await drawing(quick)
+        reply = await post(quick, "skip")
+        assert (reply.status, reply.json) == (200, None)
+        assert info_of(await task)["interrupted"] is True
+        assert scripted.cancelled == 1
+
+    async def test_what_others_draw_is_stopped_too(self, quick: Served):
+        generation = await quick.begin()
+        await drawing(quick)
+        assert (await post(quick, "interrupt")).status == 200
+        assert (await quick.state(generation))["status"] == "cancelled"
+
+    async def test_what_waits_is_left_alone(self, queue: Served, scripted: ScriptedGenerator):
+        first, second = waiting(queue), waiting(queue)
+        await soon(lambda: queue.service.waiting == 1)
+        await post(queue, "interrupt")
+        scripted.finish(result_of())
+        ends = sorted(info_of(reply)["interrupted"] for reply in await asyncio.gather(first, second))
+        assert ends == [False, True]
+
+    @pytest.mark.parametrize("name", ["interrupt", "skip"])
+    async def test_nothing_to_stop_is_no_error(self, quick: Served, name):
+        assert (await post(quick, name)).status == 200
+
+    async def test_cancelled_in_another_way_is_an_error(self, quick: Served):
+        task = waiting(quick)
+        await quick.ask("DELETE", f"{GENERATIONS}/{await drawing(quick)}")
+        found = await task
+        assert (found.status, found.json["code"]) == (409, "CANCELLED")
+
+    async def test_nothing_is_kept_of_those_who_waited(self, quick: Served, scripted: ScriptedGenerator):
+        from sdmanager.server.a1111.images import STOPS
+
+        stops = quick.server._runner.app[STOPS]
+        task = waiting(quick)
+        await drawing(quick)
+        assert len(stops) == 1
+        scripted.finish(result_of())
+        await task
+        assert stops == {}
+
+
+async def test_a_client_that_goes_away_cancels_its_picture(quick: Served, scripted: ScriptedGenerator):
+    task = waiting(quick)
+    generation = await drawing(quick)
+    task.cancel()
+    await soon(lambda: scripted.cancelled == 1)
+    assert (await quick.until(generation))["status"] == "cancelled"
+
+
+async def test_previews_are_on_and_cheap(quick: Served, scripted: ScriptedGenerator):
+    scripted.finish(result_of())
+    await post(quick, "txt2img", SMALL)
+    previews = scripted.requests[0].previews
+    assert (previews.method, previews.format) == ("proj", "png")
+
+
+async def test_one_image_is_drawn_where_no_number_is_named(quick: Served, scripted: ScriptedGenerator):
+    scripted.finish(result_of())
+    await post(quick, "txt2img", {"prompt": "a"})
+    assert "count" in scripted.requests[0].model_fields_set
+    assert not {"steps", "cfg_scale", "width", "height"} & scripted.requests[0].model_fields_set
+
+
+class TestErrors:
+    async def test_busy_says_when_to_come_again(self, quick: Served, scripted: ScriptedGenerator):
+        task = waiting(quick)
+        await drawing(quick)
+        reply = await post(quick, "txt2img", SMALL)
+        assert reply.status == 503
+        assert int(reply.headers["Retry-After"]) >= 1
+        assert reply.json["detail"].startswith("Another generation is being drawn.")
+        assert reply.json.keys() == {"error", "detail", "body", "errors", "code"}
+        scripted.finish(result_of())
+        await task
+
+    async def test_a_field_that_is_wrong_is_named_in_a_list(self, quick: Served):
+        reply = await post(quick, "txt2img", {**SMALL, "steps": 0})
+        assert reply.status == 422
+        (detail,) = reply.json["detail"]
+        assert detail["loc"] == ["body", "steps"]
+        assert detail["msg"].startswith("steps must be between 1 and 1000.")
+        assert detail["type"] == "value_error"
+
+    @pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"prompt": "\\ud800"}'])
+    async def test_what_is_no_object_is_refused(self, quick: Served, data):
+        headers = {"Content-Type": "application/json"}
+        reply = await quick.ask("POST", f"{BASE}/txt2img", data=data, headers=headers)
+        assert reply.status == 422
+        assert reply.json["detail"][0]["loc"] == ["body"]
+
+    @pytest.mark.parametrize(
+        ("name", "body"),
+        [
+            ("txt2img", {"override_settings": {"sd_model_checkpoint": "nowhere"}}),
+            ("txt2img", {"model": "nowhere"}),
+            ("options", {"sd_model_checkpoint": "nowhere"}),
+        ],
+    )
+    async def test_an_unknown_model_is_not_found(self, quick: Served, name, body):
+        reply = await post(quick, name, {**SMALL, **body})
+        assert reply.status == 404
+        assert isinstance(reply.json["detail"], str)
+        assert reply.json["code"] == "MODEL_NOT_FOUND"
+
+    @pytest.mark.parametrize("body", [{}, {"init_images": []}, {"init_images": None}])
+    async def test_a_missing_picture_is_not_found(self, quick: Served, body):
+        reply = await post(quick, "img2img", {**SMALL, **body})
+        assert reply.status == 404
+        assert reply.json["detail"].startswith("Init image not found.")
+
+    @pytest.mark.parametrize("sent", ["AAAA", "no base64", "http://127.0.0.1/a.png"])
+    async def test_a_picture_that_is_none_is_refused(self, quick: Served, sent):
+        assert (await post(quick, "img2img", {**SMALL, "init_images": [sent]})).status == 422
+        for name in ("png-info", "extra-single-image"):
+            assert (await post(quick, name, {"image": sent})).status == 422
+
+    @pytest.mark.parametrize(
+        "error", [EngineCrashedError("It ended."), EngineOutOfMemoryError("RAM ran out.")]
+    )
+    async def test_a_failure_is_told(self, quick: Served, scripted: ScriptedGenerator, error):
+        scripted.finish(error)
+        reply = await post(quick, "txt2img", SMALL)
+        assert reply.status == 500
+        assert reply.json["detail"].startswith(error.message)
+        assert (reply.json["error"] == "OutOfMemoryError") == isinstance(error, EngineOutOfMemoryError)
+
+    async def test_an_unknown_path_is_answered_in_this_shape(self, quick: Served):
+        reply = await quick.get(f"{BASE}/artists")
+        assert (reply.status, reply.json["error"]) == (404, "HTTPException")
+
+    async def test_a_larger_body_is_refused_before_it_is_read_where_there_is_no_place(
+        self, quick: Served, scripted: ScriptedGenerator
+    ):
+        task = waiting(quick)
+        await drawing(quick)
+        headers = [
+            ("Host", f"127.0.0.1:{quick.server.port}"),
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(2 << 20)),
+        ]
+        async with connected(quick.server.port) as connection:
+            connection.send(request_bytes("POST", f"{BASE}/txt2img", headers))  # and nothing of the body
+            assert (await connection.reply()).status == 503
+        scripted.finish(result_of())
+        await task
+
+    async def test_prompts_are_not_logged(self, quick: Served, scripted: ScriptedGenerator, caplog):
+        scripted.finish(EngineCrashedError("It ended."))
+        with caplog.at_level(logging.INFO):
+            await post(quick, "txt2img", {**SMALL, "prompt": "hunter2"})
+        assert "hunter2" not in caplog.text
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+PICTURE = encoded(Image.linear_gradient("L").resize((16, 16)))
+FIELDS = st.dictionaries(
+    st.sampled_from(
+        [
+            "prompt",
+            "negative_prompt",
+            "steps",
+            "width",
+            "height",
+            "cfg_scale",
+            "seed",
+            "batch_size",
+            "sampler_name",
+            "scheduler",
+            "override_settings",
+            "init_images",
+            "mask",
+            "mask_blur",
+            "resize_mode",
+            "denoising_strength",
+            "image",
+            "imageList",
+            "upscaler_1",
+            "upscaling_resize",
+            "resize_mode",
+            "sd_model_checkpoint",
+            "CLIP_stop_at_last_layers",
+            "model",
+        ]
+    ),
+    VALUES | st.just(PICTURE) | st.just([PICTURE]) | st.just([{"data": PICTURE}]),
+    max_size=5,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(
+    name=st.sampled_from(
+        [
+            "txt2img",
+            "img2img",
+            "options",
+            "png-info",
+            "extra-single-image",
+            "extra-batch-images",
+            "interrogate",
+        ]
+    ),
+    body=FIELDS,
+)
+async def test_no_body_is_a_mistake_of_the_server(quick: Served, scripted: ScriptedGenerator, name, body):
+    drawn = len(scripted.requests)
+    task = asyncio.create_task(post(quick, name, body))
+    while not task.done() and len(scripted.requests) == drawn:
+        await asyncio.sleep(0.001)
+    if len(scripted.requests) > drawn:
+        scripted.finish(result_of(scripted.requests[-1].count))
+    reply = await task
+    assert (
+        reply.status == 200 or (name == "interrogate" and reply.status == 501) or 400 <= reply.status < 500
+    ), body
+
+
+async def test_progress_events_of_others_do_not_reach_an_interrupted_answer(
+    quick: Served, scripted: ScriptedGenerator
+):
+    task = waiting(quick)
+    await drawing(quick)
+    scripted.tell(progress(1), preview(1))
+    scripted.finish(result_of(seed=7))
+    reply = await task
+    assert info_of(reply)["interrupted"] is False
+    assert opened(reply.json["images"][0]).getpixel((1, 1)) == (7, 20, 30)
