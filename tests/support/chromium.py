@@ -11,7 +11,7 @@ from pathlib import Path
 from playwright.async_api import Page, async_playwright
 
 CHROMIUM = "/usr/bin/chromium"
-_ARGUMENTS = (
+ARGUMENTS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -28,7 +28,7 @@ async def chromium(folder: Path):
     """An empty page of a browser that knows nothing, with its data in this folder."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch_persistent_context(
-            str(folder), executable_path=CHROMIUM, args=list(_ARGUMENTS), chromium_sandbox=False
+            str(folder), executable_path=CHROMIUM, args=list(ARGUMENTS), chromium_sandbox=False
         )
         try:
             yield browser.pages[0] if browser.pages else await browser.new_page()

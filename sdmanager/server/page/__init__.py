@@ -1,4 +1,4 @@
-"""The page at ``/``."""
+"""The page at ``/``: one document that asks nobody but this server."""
 
 from __future__ import annotations
 

@@ -1,0 +1,87 @@
+// Small tools for the document. Text from anywhere becomes text nodes only: nothing here parses HTML.
+
+const $ = (id) => document.getElementById(id);
+
+/** An element with properties, attributes (names with "-" and "role") and children, which are elements or text. */
+function make(name, properties = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key.includes("-") || key === "role") element.setAttribute(key, value);
+    else element[key] = value;
+  }
+  element.append(...children.filter((child) => child != null));
+  return element;
+}
+
+function show(element, shown = true) {
+  element.hidden = !shown;
+}
+
+/** Say something to screen readers, once they are done with what they say now. */
+function announce(text) {
+  $("live").textContent = text;
+}
+
+/** What this tab remembers; storage may be forbidden or full, and then it remembers nothing. */
+const memory = {
+  get(key, fallback = null, storage = "sessionStorage") {
+    try {
+      const text = window[storage].getItem(`sdmanager.${key}`);
+      return text === null ? fallback : JSON.parse(text);
+    } catch {
+      return fallback;
+    }
+  },
+  set(key, value) {
+    try {
+      sessionStorage.setItem(`sdmanager.${key}`, JSON.stringify(value));
+    } catch {
+      // see above
+    }
+  },
+};
+
+/** Seconds as people say them. */
+function spoken(seconds) {
+  if (seconds < 1) return "less than a second";
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  const minutes = Math.floor(seconds / 60);
+  const rest = Math.round(seconds % 60);
+  if (minutes >= 60) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  return rest && minutes < 10 ? `${minutes} min ${rest} s` : `${minutes} min`;
+}
+
+function dated(milliseconds) {
+  return new Date(milliseconds).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+}
+
+function shortened(text, length) {
+  const line = text.replace(/\s+/g, " ").trim();
+  return line.length > length ? `${line.slice(0, length - 1)}…` : line;
+}
+
+/** A file name that says what it is: day, first words of the prompt, seed. */
+function fileName(item) {
+  const day = new Date(item.createdAt);
+  const date = [day.getFullYear(), day.getMonth() + 1, day.getDate()].map((n) => String(n).padStart(2, "0")).join("-");
+  const words = (item.request?.prompt ?? "").normalize("NFKC").toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
+  const seed = item.seed === undefined ? item.id.replace(/[^\w-]/g, "") : item.seed;
+  return `${[date, ...words.slice(0, 6)].join("-").slice(0, 80)}-${seed}.png`;
+}
+
+/** Ask before something cannot be undone. */
+function confirmed(title, text, yes = "Delete") {
+  const dialog = $("confirm");
+  $("confirm-title").textContent = title;
+  $("confirm-text").textContent = text;
+  $("confirm-yes").textContent = yes;
+  return new Promise((resolve) => {
+    let answer = false;
+    const answered = (value) => () => { answer = value; dialog.close(); };
+    $("confirm-yes").onclick = answered(true);
+    $("confirm-no").onclick = answered(false);
+    dialog.onclose = () => resolve(answer);
+    dialog.showModal();
+    $("confirm-no").focus();
+  });
+}

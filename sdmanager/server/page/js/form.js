@@ -1,0 +1,139 @@
+// The form: what it says as a request, and a request put back into it.
+
+const SIZES = ["512x512", "768x768", "1024x1024", "512x768", "768x512", "832x1216", "1216x832", "1024x576"];
+const NUMBERS = { width: "width", height: "height", steps: "steps", cfgScale: "cfg", seed: "seed", count: "count" };
+const TEXTS = { prompt: "prompt", negativePrompt: "negative", sampler: "sampler", scheduler: "scheduler", modelId: "model" };
+const KEPT = [...Object.values(NUMBERS), ...Object.values(TEXTS), "size", "strength"];
+// What a request may have that the form shows no field for; "use these settings" carries it along.
+const CARRIED = ["guidance", "clipSkip", "loras", "preset"];
+
+let carried = {};
+
+function showSize() {
+  const own = $("size").value === "own";
+  for (const field of document.querySelectorAll(".own-size")) show(field, own);
+}
+
+function showCarried() {
+  const names = Object.keys(carried);
+  show($("carried"), names.length > 0);
+  if (!names.length) return;
+  const drop = make("button", { type: "button", className: "quiet" }, "Leave out");
+  drop.onclick = () => {
+    carried = {};
+    showCarried();
+    $("generate").focus();
+  };
+  const words = names.map((name) => `${name} ${JSON.stringify(carried[name])}`).join(", ");
+  $("carried").replaceChildren(`Also: ${words} `, drop);
+}
+
+/** What is filled in, as fields of a request; what is not is left to the model. */
+function readForm() {
+  const fields = { ...carried };
+  for (const [name, id] of Object.entries(TEXTS)) if ($(id).value.trim()) fields[name] = $(id).value;
+  for (const [name, id] of Object.entries(NUMBERS)) if ($(id).value !== "") fields[name] = Number($(id).value);
+  const size = $("size").value;
+  if (size !== "own") {
+    delete fields.width;
+    delete fields.height;
+    if (size) [fields.width, fields.height] = size.split("x").map(Number);
+  }
+  if ("steps" in fields) delete fields.preset;
+  if ($("previews").checked) fields.previews = {};
+  if (start.blob) fields.strength = Number($("strength").value);
+  return fields;
+}
+
+/** A request as a body: JSON, or a form where there are pictures, which would be a third larger in JSON. */
+async function bodyOf(fields) {
+  if (!start.blob) return { body: JSON.stringify(fields), headers: { "Content-Type": "application/json" } };
+  const body = new FormData();
+  for (const [name, value] of Object.entries(fields)) {
+    body.append(name, typeof value === "string" ? value : JSON.stringify(value));
+  }
+  body.append("initImage", start.blob, "init");
+  const marked = await mask.toBlob();
+  if (marked) body.append("maskImage", marked, "mask.png");
+  return { body };
+}
+
+/** Put the settings of a picture into the form, with the seed that draws this very one. */
+function useSettings(item) {
+  const request = item.request ?? {};
+  const named = { ...request, width: item.width, height: item.height, count: 1 };
+  if (item.seed !== undefined) named.seed = item.seed;
+  named.modelId ??= item.model;
+  for (const [name, id] of [...Object.entries(TEXTS), ...Object.entries(NUMBERS)]) $(id).value = named[name] ?? "";
+  if (!$("model").value) $("model").value = models.shown; // its model is gone
+  const size = `${item.width}x${item.height}`;
+  $("size").value = SIZES.includes(size) ? size : "own";
+  if (request.strength !== undefined) setStrength(request.strength);
+  const known = CARRIED.filter((name) => request[name] !== undefined && String(request[name]).length);
+  carried = Object.fromEntries(known.map((name) => [name, request[name]]));
+  if (carried.preset === "default") delete carried.preset;
+  $("more").open ||= Boolean(named.cfgScale !== undefined || named.sampler || named.scheduler);
+  showSize();
+  showCarried();
+  showDefaults();
+  keepForm();
+}
+
+function setStrength(value) {
+  $("strength").value = value;
+  $("strength-shown").textContent = Number($("strength").value).toFixed(2);
+}
+
+/** What stands in the form survives a reload. */
+function keepForm() {
+  memory.set("form", Object.fromEntries(KEPT.map((id) => [id, $(id).value])));
+}
+
+function restoreForm(ids) {
+  const kept = memory.get("form", {});
+  for (const id of ids) if (kept[id] !== undefined) $(id).value = kept[id];
+  setStrength($("strength").value);
+  showSize();
+}
+
+/** Show an error beside the button that caused it. */
+function tellFailure(error) {
+  if (error instanceof Unreachable) connection.fail();
+  $("failure").replaceChildren(...explain(error));
+  show($("failure"));
+  $("failure").scrollIntoView({ block: "nearest" });
+}
+
+function clearFailure() {
+  show($("failure"), false);
+  $("failure").replaceChildren();
+}
+
+$("size").append(
+  make("option", { value: "" }, "What suits the model"),
+  ...SIZES.map((size) => make("option", { value: size }, size.replace("x", " × "))),
+  make("option", { value: "own" }, "Own size…"),
+);
+$("size").onchange = showSize;
+$("model").onchange = showDefaults;
+$("random").onclick = () => {
+  $("seed").value = "";
+  keepForm();
+  announce("The seed will be random.");
+};
+$("strength").oninput = () => setStrength($("strength").value);
+$("form").addEventListener("input", keepForm);
+// A field that is folded away cannot say what is wrong with it.
+$("form").addEventListener("invalid", (event) => {
+  const folded = event.target.closest("details");
+  if (folded) folded.open = true;
+}, true);
+$("form").onsubmit = (event) => {
+  event.preventDefault();
+  submit();
+};
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || document.querySelector("dialog[open]")) return;
+  event.preventDefault();
+  if (!event.repeat) $("form").requestSubmit();
+});

@@ -1,0 +1,92 @@
+// One picture, large, with what it was made of and what can be done with it.
+
+const FACTS = [
+  ["negativePrompt", "Negative prompt"], ["steps", "Steps"], ["cfgScale", "Guidance"], ["guidance", "Distilled guidance"],
+  ["sampler", "Sampler"], ["scheduler", "Scheduler"], ["strength", "Strength"], ["clipSkip", "Clip skip"],
+];
+
+const viewer = {
+  item: null,
+
+  open(item) {
+    this.show(item);
+    if (!$("viewer").open) $("viewer").showModal();
+    // Not the first button: what it does could be done by mistake.
+    $("close").focus();
+  },
+
+  show(item) {
+    this.item = item;
+    const { request = {} } = item;
+    const whole = item.status !== "forming";
+    $("large").src = sourceOf(item);
+    $("large").alt = request.prompt ?? "";
+    $("viewer-prompt").textContent = request.prompt ?? "Drawn by another program: its settings are not known here.";
+    const facts = [["Size", `${item.width} × ${item.height}`], ["Seed", item.seed], ["Model", item.model ?? request.modelId]];
+    for (const [name, label] of FACTS) facts.push([label, request[name]]);
+    if (item.timeTaken !== undefined) facts.push(["Took", spoken(item.timeTaken / 1000)]);
+    if (item.createdAt) facts.push(["Drawn", dated(item.createdAt)]);
+    const known = facts.filter(([, value]) => value !== undefined && value !== "");
+    $("facts").replaceChildren(...known.flatMap(([label, value]) => [make("dt", {}, label), make("dd", {}, String(value))]));
+    $("download").href = sourceOf(item);
+    $("download").download = fileName(item);
+    for (const id of ["as-init", "download", "delete"]) show($(id), whole);
+    $("delete").textContent = store.now === historyStore ? "Delete…" : "Remove…";
+    const place = this._place();
+    $("newer").disabled = place <= 0;
+    $("older").disabled = place >= gallery.items.length - 1;
+  },
+
+  /** The picture that is shown may have formed meanwhile. */
+  follow() {
+    if (!$("viewer").open) return;
+    const now = gallery.items.find((item) => item.id === this.item.id);
+    if (now && (now.status !== this.item.status || now.url !== this.item.url)) this.show(now);
+  },
+
+  _place() {
+    return gallery.items.findIndex((item) => item.id === this.item.id);
+  },
+
+  turn(by) {
+    const next = gallery.items[this._place() + by];
+    if (!next) return;
+    this.show(next);
+    announce(`${next.request?.prompt ?? "Picture"}, ${this._place() + 1} of ${gallery.items.length}`);
+  },
+};
+
+$("close").onclick = () => $("viewer").close();
+$("newer").onclick = () => viewer.turn(-1);
+$("older").onclick = () => viewer.turn(1);
+$("viewer").onkeydown = (event) => {
+  if (event.key === "ArrowLeft") viewer.turn(-1);
+  else if (event.key === "ArrowRight") viewer.turn(1);
+};
+$("viewer").onclick = (event) => { if (event.target === $("viewer")) $("viewer").close(); };
+$("reuse").onclick = () => {
+  useSettings(viewer.item);
+  $("viewer").close();
+  $("prompt").focus();
+  announce("The settings are in the form.");
+};
+$("as-init").onclick = async () => {
+  $("viewer").close();
+  try {
+    const { blob, url } = viewer.item;
+    await takeStart(blob ?? (await (await lasting(() => ask("GET", url))).blob()));
+    $("mask").focus();
+  } catch (error) {
+    tellFailure(error);
+  }
+};
+$("delete").onclick = async () => {
+  const { item } = viewer;
+  if (!(await confirmed(...store.now.deleting))) return;
+  $("viewer").close();
+  try {
+    await gallery.remove(item);
+  } catch (error) {
+    tellFailure(error);
+  }
+};

@@ -1,0 +1,176 @@
+"""The picture to start from and its mask, in a real Chromium: what is painted is what is sent."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.browser
+
+WHITE, BLACK = 255, 0
+SIZE = (200, 100)
+
+# A file as another program gives it: dropped or pasted.
+_GIVE = """([kind, base64, type]) => {
+  const data = new DataTransfer();
+  const bytes = Uint8Array.from(atob(base64), (each) => each.charCodeAt(0));
+  data.items.add(new File([bytes], "picture", { type }));
+  const options = { bubbles: true, cancelable: true };
+  const event = kind === "paste"
+    ? new ClipboardEvent("paste", { ...options, clipboardData: data })
+    : new DragEvent("drop", { ...options, dataTransfer: data });
+  document.getElementById("gallery-title").dispatchEvent(event);
+  return event.defaultPrevented;
+}"""
+
+
+def picture(size=SIZE, kind="PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize(size).convert("RGB").save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+async def choose(tab, data: bytes, name="picture.png", media="image/png", width=SIZE[0]) -> None:
+    await tab.page.click("#start summary")
+    await tab.page.set_input_files("#file", {"name": name, "mimeType": media, "buffer": data})
+    await tab.until(f"init.naturalWidth === {width} && !starting.hidden")
+    await tab.page.locator("#mask").scroll_into_view_if_needed()
+
+
+async def stroke(tab, *points: tuple[float, float]) -> None:
+    """Drag over the picture; points are shares of it."""
+    box = await tab.page.locator("#mask").bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    await tab.page.mouse.move(*places[0])
+    await tab.page.mouse.down()
+    for place in places[1:]:
+        await tab.page.mouse.move(*place, steps=5)
+    await tab.page.mouse.up()
+
+
+async def sent(tab, scripted):
+    """The request that the form makes now."""
+    await tab.fill()
+    await tab.page.click("#generate")
+    await tab.until_said("stage-name", "Loading")
+    return scripted.requests[-1]
+
+
+def mask_of(request) -> Image.Image:
+    mask = Image.open(io.BytesIO(request.mask_image))
+    return mask.convert("L")
+
+
+async def test_what_is_brushed_is_the_mask_that_is_sent(quick, scripted, tab):
+    await tab.open(quick.url)
+    data = picture()
+    await choose(tab, data)
+    await stroke(tab, (0.2, 0.5), (0.4, 0.5))
+    await stroke(tab, (0.8, 0.2), (0.8, 0.8))
+    await tab.page.click("#eraser")
+    await stroke(tab, (0.35, 0.5), (0.45, 0.5))
+    await tab.page.fill("#strength", "0.4")
+    request = await sent(tab, scripted)
+    assert request.init_image == data
+    assert request.strength == 0.4
+    assert (request.prompt, request.steps, request.model_id) == ("a lighthouse", 2, "demo")
+    mask = mask_of(request)
+    assert mask.size == SIZE
+    points = [(44, 50), (160, 50), (78, 50), (100, 20), (44, 90)]
+    assert [mask.getpixel(point) for point in points] == [WHITE, WHITE, BLACK, BLACK, BLACK]
+
+
+async def test_undo_and_clear_take_back_exactly_what_was_painted(quick, scripted, tab):
+    await tab.open(quick.url)
+    await choose(tab, picture())
+    assert await tab.page.is_disabled("#undo")
+    await stroke(tab, (0.2, 0.5), (0.4, 0.5))
+    await stroke(tab, (0.3, 0.2), (0.3, 0.8))
+    await tab.page.click("#undo")
+    pixels = "document.getElementById('mask').getContext('2d').getImageData(0, 0, 200, 100).data"
+    alphas = await tab.page.evaluate(f"[...{pixels}].filter((_, place) => place % 4 === 3)")
+    left = Image.frombytes("L", SIZE, bytes(alphas))
+    assert [left.getpixel(point) for point in ((60, 50), (60, 25))] == [WHITE, BLACK]
+    await tab.page.click("#clear")
+    assert await tab.page.is_disabled("#clear")
+    assert (await sent(tab, scripted)).mask_image is None
+
+
+async def test_a_mask_is_made_by_keyboard_alone(quick, scripted, tab):
+    await tab.open(quick.url)
+    await choose(tab, picture())
+    press = tab.page.keyboard.press
+    await tab.page.focus("#rectangle")
+    await press("Enter")
+    assert await tab.page.evaluate("document.activeElement.id") == "mask"
+    for key in ("ArrowLeft", "ArrowLeft", "ArrowUp", "Shift+ArrowRight", "Shift+ArrowDown"):
+        await press(key)
+    await tab.until_said("live", "From left 15 %, from top 20 %, 55 % wide, 55 % high")
+    await press("Enter")
+    assert "drawn anew" in await tab.page.get_attribute("#mask", "aria-label")
+    mask = mask_of(await sent(tab, scripted))
+    assert mask.getbbox() == (30, 20, 140, 75)
+
+
+async def test_the_whole_picture_is_marked_and_a_rectangle_is_dropped(quick, scripted, tab):
+    await tab.open(quick.url)
+    await choose(tab, picture())
+    await tab.page.click("#rectangle")
+    await tab.page.keyboard.press("Escape")
+    assert await tab.page.is_disabled("#undo")
+    await tab.page.click("#whole")
+    mask = mask_of(await sent(tab, scripted))
+    assert mask.getextrema() == (WHITE, WHITE)
+
+
+async def test_a_rectangle_is_drawn_with_the_pointer(quick, scripted, tab):
+    await tab.open(quick.url)
+    await choose(tab, picture())
+    await tab.page.click("#rectangle")
+    await stroke(tab, (0.75, 0.75), (0.25, 0.25))
+    marked = mask_of(await sent(tab, scripted)).getbbox()
+    assert marked == pytest.approx((50, 25, 150, 75), abs=2)
+
+
+async def test_a_finger_paints(quick, scripted, tab):
+    await tab.open(quick.url)
+    await choose(tab, picture())
+    session = await tab.page.context.new_cdp_session(tab.page)
+    box = await tab.page.locator("#mask").bounding_box()
+    for kind, x in (("touchStart", 0.3), ("touchMove", 0.5), ("touchMove", 0.7), ("touchEnd", None)):
+        points = [] if x is None else [{"x": box["x"] + x * box["width"], "y": box["y"] + box["height"] / 2}]
+        await session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    mask = mask_of(await sent(tab, scripted))
+    assert [mask.getpixel(point) for point in ((100, 50), (100, 10))] == [WHITE, BLACK]
+
+
+async def test_a_large_picture_is_made_smaller_before_it_is_sent(quick, scripted, tab):
+    await tab.open(quick.url)
+    await choose(tab, picture((3000, 1500), "JPEG"), "large.jpg", "image/jpeg", width=2048)
+    await tab.page.click("#whole")
+    request = await sent(tab, scripted)
+    assert Image.open(io.BytesIO(request.init_image)).size == (2048, 1024)
+    assert mask_of(request).size == (2048, 1024)
+
+
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+async def test_a_picture_comes_from_another_program(quick, scripted, tab, kind):
+    await tab.open(quick.url)
+    data = picture()
+    assert await tab.page.evaluate(_GIVE, [kind, base64.b64encode(data).decode(), "image/png"])
+    await tab.until("!starting.hidden && start.open")
+    assert (await sent(tab, scripted)).init_image == data
+
+
+async def test_what_is_no_picture_is_said_and_the_picture_can_be_removed(quick, scripted, tab):
+    await tab.open(quick.url)
+    await choose(tab, picture())
+    await tab.page.set_input_files(
+        "#file", {"name": "x.png", "mimeType": "image/png", "buffer": b"no picture"}
+    )
+    await tab.until_said("failure", "no picture that the browser can read")
+    await tab.page.click("#remove-init")
+    assert (await sent(tab, scripted)).init_image is None
