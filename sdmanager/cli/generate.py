@@ -112,7 +112,7 @@ def _add_picture(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=UNSET,
-        help="1-5 images, seeds N, N+1, …, after one load; 1",
+        help="1-10 images, seeds N, N+1, …, after one load; 1",
     )
 
 

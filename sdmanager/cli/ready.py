@@ -6,10 +6,9 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-import psutil
-
+from sdmanager.client.ready_file import pid_in, writer_lives
 from sdmanager.errors import OutputError
-from sdmanager.files import read_json, write_whole
+from sdmanager.files import write_whole
 from sdmanager.generation import check_writable
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class ReadyFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._path is not None and _pid_in(self._path) == os.getpid():
+        if self._path is not None and pid_in(self._path) == os.getpid():
             try:
                 self._path.unlink(missing_ok=True)
             except OSError:  # such as a folder that is read-only by now; the pid in the file tells
@@ -65,14 +64,14 @@ class ReadyFile:
     def _remove_stale(path: Path) -> None:
         try:
             # A parent may have made an empty one, to have a name of its own.
-            is_ours = path.is_file() and (not path.stat().st_size or _pid_in(path) is not None)
+            is_ours = path.is_file() and (not path.stat().st_size or pid_in(path) is not None)
             if not is_ours and (path.exists() or path.is_symlink()):
                 raise OutputError(
                     f"The file {path.name!r} is there already, and was not written by a server.",
                     hint="Name another file: this one would be replaced.",
                     details={"path": str(path)},
                 )
-            if is_ours and _writer_lives(path):
+            if is_ours and writer_lives(path):
                 raise OutputError(
                     f"The file {path.name!r} is that of a server that runs.",
                     hint="Stop that server, or name another file.",
@@ -86,20 +85,3 @@ class ReadyFile:
                 f"The file {path.name!r} cannot be replaced: {exc.strerror or exc}.",
                 details={"path": str(path)},
             ) from exc
-
-
-def _pid_in(path: Path) -> object:
-    """The process that a ready file names; None where this is none."""
-    facts = read_json(path)
-    return facts.get("pid") if isinstance(facts, dict) and "url" in facts else None
-
-
-def _writer_lives(path: Path) -> bool:
-    """Whether the process that wrote a ready file still runs; one that took its number later has not written it."""
-    pid = _pid_in(path)
-    if not isinstance(pid, int) or pid == os.getpid():
-        return False
-    try:
-        return psutil.Process(pid).create_time() <= path.stat().st_mtime
-    except (psutil.Error, ValueError, OverflowError, FileNotFoundError):
-        return False

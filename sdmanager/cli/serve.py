@@ -87,6 +87,10 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         help="written once the server answers, as JSON {url, port, pid, version}, and removed when it stops",
     )  # fmt: skip
     server.add_argument(
+        "--stop-with-stdin", action="store_true",
+        help="end as with Ctrl-C when stdin ends: a server whose parent keeps a pipe to it ends with the parent",
+    )  # fmt: skip
+    server.add_argument(
         "--gallery", metavar="DIR", type=Path, default=None,
         help="folder in which everything that is drawn is kept, with its settings, and found again; off without it",
     )  # fmt: skip
@@ -113,8 +117,12 @@ async def _serve(args: argparse.Namespace) -> int:
     from sdmanager.threads import in_thread
 
     from .bars import EngineBar
+    from .browser import open_page
+    from .lifeline import cancel_with_stdin
     from .ready import ReadyFile
 
+    if args.stop_with_stdin:
+        cancel_with_stdin()
     token, is_new = _token(args.token)
     settings = settings_of(vars(args))
     model = await in_thread(model_of, vars(args))
@@ -147,6 +155,8 @@ async def _serve(args: argparse.Namespace) -> int:
                 }  # fmt: skip
                 ready.write(facts)
                 _announce(facts, token if is_new else None, as_json=args.json)
+                if args.open:
+                    open_page(str(info.url), token)
                 # Nobody but a signal cancels a command; for a server that runs, this is how it ends.
                 with contextlib.suppress(asyncio.CancelledError):
                     raise await crash

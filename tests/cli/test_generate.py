@@ -138,7 +138,7 @@ BAD = {
     "width too large": (["x", "-W", "8192"], 2, "width must be less than or equal to 4096"),
     "height too small": (["x", "-H", "8"], 2, "height must be greater than or equal to 64"),
     "no steps": (["x", "--steps", "0"], 2, "steps must be greater than or equal to 1"),
-    "too many": (["x", "--count", "6"], 2, "count must be less than or equal to 5"),
+    "too many": (["x", "--count", "11"], 2, "count must be less than or equal to 10"),
     "nan": (["x", "--cfg-scale", "nan"], 2, "cfg_scale must be a finite number"),
     "mask alone": (["x", "--mask", "m.png"], 2, "mask_image needs init_image"),
     "unknown sampler": (["x", "--sampler", "eulr"], 2, "knows no sampler 'eulr'"),
