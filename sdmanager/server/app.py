@@ -12,7 +12,7 @@ from .door import install_door
 from .events import add_stream_routes
 from .face import FACE
 from .history_api import add_history_routes
-from .metrics import add_metrics_route
+from .metrics_api import add_metrics_route
 from .native import add_native_routes
 from .openai import add_openai_routes
 from .page import add_page_route
@@ -26,7 +26,7 @@ def build_app(face: Face, policy: DoorPolicy) -> web.Application:
     """An application that shows a face to whom the policy lets in."""
     app = web.Application(client_max_size=BODY_MAX)
     app[FACE] = face
-    install_door(app, policy)
+    install_door(app, policy, on_error=face.metrics.refuse)
     add_native_routes(app)
     add_stream_routes(app)
     add_openai_routes(app)

@@ -38,6 +38,7 @@ async def read_json(
     limit: int = JSON_MAX,
     image_limit: int = BODY_MAX,
     image_fields: Collection[str] = _IMAGE_FIELDS,
+    image_lists: Collection[str] = (),
     seconds: float = BODY_SECONDS,
     stall_seconds: float = STALL_SECONDS,
 ) -> dict[str, object]:
@@ -45,9 +46,10 @@ async def read_json(
 
     Args:
         request: Its body must not have been read.
-        limit: Bytes of the body, texts under ``image_fields`` not counted.
+        limit: Bytes of the body, texts under ``image_fields`` and lists under ``image_lists`` not counted.
         image_limit: Bytes of the whole body.
         image_fields: Keys of the object that may hold images.
+        image_lists: Keys that may hold lists of them.
         seconds: For the whole body.
         stall_seconds: Between two pieces of it.
 
@@ -65,8 +67,8 @@ async def read_json(
             if len(data) > image_limit:
                 raise _too_large(image_limit)
     if len(data) <= _THREAD_ABOVE:
-        return _parsed_body(data, limit, image_fields)
-    return await in_thread(_parsed_body, data, limit, image_fields)
+        return _parsed_body(data, limit, image_fields, image_lists)
+    return await in_thread(_parsed_body, data, limit, image_fields, image_lists)
 
 
 async def read_form(
@@ -75,6 +77,7 @@ async def read_form(
     limit: int = BODY_MAX,
     text_limit: int = JSON_MAX,
     image_fields: Collection[str] = _IMAGE_FIELDS,
+    repeated: Collection[str] = (),
     seconds: float = BODY_SECONDS,
     stall_seconds: float = STALL_SECONDS,
 ) -> dict[str, object]:
@@ -85,6 +88,7 @@ async def read_form(
         limit: Bytes of the whole body.
         text_limit: Bytes of all texts together, those under ``image_fields`` not counted.
         image_fields: Names of parts that may hold images, also as texts in base64.
+        repeated: Names that parts may share; under each stands the list of its parts, in their order.
         seconds: For the whole body.
         stall_seconds: Between two pieces of it.
 
@@ -97,13 +101,15 @@ async def read_form(
     if request.content_type != "multipart/form-data":
         raise MediaTypeError("The body of the request is no form.")
     form: dict[str, object] = {}
-    text_left = text_limit
+    lists: dict[str, list[str | bytes]] = {}
+    text_left, count = text_limit, 0
     async with _reading(request, limit, seconds):
         reader = MultipartReader(request.headers, cast("StreamReader", _Limited(request.content, limit)))
         while part := await _in_time(reader.next(), stall_seconds):
             if not isinstance(part, BodyPartReader) or not part.name:
                 raise InvalidRequestError("A part of the form has no name, or parts of its own.")
-            if part.name in form or len(form) == _PARTS_MAX:
+            count += 1
+            if part.name in form or count > _PARTS_MAX:
                 raise InvalidRequestError("The form has a part twice, or too many parts.")
             if part.headers.get("Content-Transfer-Encoding", "").lower() not in _PLAIN_ENCODINGS:
                 raise InvalidRequestError(
@@ -118,8 +124,12 @@ async def read_form(
                     raise _too_large(text_limit)
             if is_counted:
                 text_left -= len(data)
-            form[part.name] = data.decode() if is_text else bytes(data)
-    return form
+            value = data.decode() if is_text else bytes(data)
+            if part.name in repeated:
+                lists.setdefault(part.name, []).append(value)
+            else:
+                form[part.name] = value
+    return form | lists
 
 
 def parsed(text: str) -> object:
@@ -192,7 +202,9 @@ def _too_large(limit: int) -> BodyTooLargeError:
     )
 
 
-def _parsed_body(data: bytearray, limit: int, image_fields: Collection[str]) -> dict[str, object]:
+def _parsed_body(
+    data: bytearray, limit: int, image_fields: Collection[str], image_lists: Collection[str]
+) -> dict[str, object]:
     # Images have none of these, so that a body within the limits cannot have more. Each may become an object of
     # a hundred bytes.
     if len(data) > limit and sum(map(data.count, (b",", b"[", b"{"))) > limit:
@@ -202,7 +214,8 @@ def _parsed_body(data: bytearray, limit: int, image_fields: Collection[str]) -> 
         if not isinstance(value, dict):
             raise InvalidRequestError("The body of the request is no JSON object.")
         if len(data) > limit:
-            images = [key for key in image_fields if isinstance(value.get(key), str)]
+            images = {key for key in image_fields if isinstance(value.get(key), str)}
+            images |= {key for key in image_lists if isinstance(value.get(key), list)}
             rest = {key: value[key] for key in value.keys() - images}
             if len(json.dumps(rest, ensure_ascii=False).encode()) > limit:
                 raise _too_large(limit)

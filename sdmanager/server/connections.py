@@ -14,7 +14,8 @@ from aiohttp import http_exceptions, web
 from sdmanager.errors import InvalidRequestError, ServerBusyError, ServerError
 
 from .origins import refused_content, refused_host
-from .responses import error_body, error_response, protect
+from .responses import error_body, protect
+from .shapes import error_answer
 
 if TYPE_CHECKING:
     from sdmanager.errors import SDManagerError
@@ -32,7 +33,7 @@ _TAKEN_MIN = 64 << 10
 
 _LINE_KIB = 32
 _HEAD_MAX = 16 << 10
-_REQUEST_LINE = re.compile(rb"[A-Z]+ \S+ HTTP/1\.[01]\r\n")
+_REQUEST_LINE = re.compile(rb"[A-Z]+ (\S+) HTTP/1\.[01]\r\n")
 _HOST_LINE = re.compile(rb"\nhost[ \t]*:", re.IGNORECASE)
 _CONTENT_TYPE_LINE = re.compile(rb"\ncontent-type[ \t]*:", re.IGNORECASE)
 _FULL = json.dumps(
@@ -210,7 +211,7 @@ class _Connection(web.RequestHandler):
             error: SDManagerError = _too_long()
         else:
             error = _refusal(self._recent) if status < 500 else ServerError("The server made a mistake.")
-        response = error_response(error)
+        response = error_answer(_path(self._recent), error)
         protect(response)
         response.force_close()
         return response
@@ -236,6 +237,11 @@ def _refusal(data: bytes) -> SDManagerError:
         if len(_CONTENT_TYPE_LINE.findall(head)) > 1:
             return refused_content()
     return InvalidRequestError("The request is no HTTP that this server reads.")
+
+
+def _path(data: bytes) -> str:
+    line = _REQUEST_LINE.match(data)
+    return line[1].partition(b"?")[0].decode("latin-1") if line is not None else ""
 
 
 def _too_long() -> InvalidRequestError:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
@@ -15,18 +14,18 @@ from sdmanager.jobs import Status
 from sdmanager.threads import in_thread
 
 from .face import FACE
+from .models_api import add_model_routes
+from .openai import OPENAI, generate, speaks_openai
 from .openapi import openapi_json
+from .pictures import Picture
 from .requests import read_fields, submit
 from .responses import created_response, json_response
+from .shapes import SPOKEN_AT
 from .wire import GENERATIONS, generation_body, generation_summary, result_body
 
 if TYPE_CHECKING:
-    from aiohttp.abc import AbstractStreamWriter
-
     from sdmanager.generation import GeneratedImage, GenerationResult
     from sdmanager.jobs import Generation
-
-_PICTURE_SECONDS: Final = 300.0
 
 
 def add_native_routes(app: web.Application) -> None:
@@ -35,7 +34,6 @@ def add_native_routes(app: web.Application) -> None:
         [
             web.get("/health", _health),
             web.get("/v1/info", _info),
-            web.get("/v1/models", _models),
             web.get("/openapi.json", _openapi),
             web.get(f"{GENERATIONS}/{{id}}", _get),  # first, because clients poll it
             web.delete(f"{GENERATIONS}/{{id}}", _cancel),
@@ -44,6 +42,7 @@ def add_native_routes(app: web.Application) -> None:
             web.get(f"{GENERATIONS}/{{id}}/images/{{n}}", _image),
         ]
     )
+    add_model_routes(app)
 
 
 async def _health(request: web.Request) -> web.StreamResponse:
@@ -54,21 +53,19 @@ async def _info(request: web.Request) -> web.StreamResponse:
     return json_response(request.app[FACE].info().body())
 
 
-async def _models(request: web.Request) -> web.StreamResponse:
-    info = request.app[FACE].info()
-    created = (info.started_at or 0) // 1000
-    names = [info.model] if info.model is not None else []
-    data = [{"id": name, "object": "model", "created": created, "owned_by": "local"} for name in names]
-    return json_response({"object": "list", "data": data})
-
-
 async def _openapi(request: web.Request) -> web.StreamResponse:
     info = request.app[FACE].info()
     return json_response(openapi_json(info.version, info.samplers, info.schedulers))
 
 
 async def _create(request: web.Request) -> web.StreamResponse:
-    generation, replayed = await submit(request, await read_fields(request))
+    if "x-stainless-lang" in request.headers:  # an SDK of OpenAI's: its body may say nothing that tells
+        request[SPOKEN_AT] = OPENAI
+    fields = await read_fields(request)
+    if SPOKEN_AT in request or speaks_openai(fields):
+        request[SPOKEN_AT] = OPENAI
+        return await generate(request, fields)
+    generation, replayed = await submit(request, fields)
     # Of a new one always "pending", also where drawing began at once: what clients of this protocol expect.
     status = generation.status if replayed else Status.PENDING
     body = {"id": generation.id, "status": status.value, "createdAt": generation.created_at}
@@ -117,21 +114,8 @@ async def _image(request: web.Request) -> web.StreamResponse:
     if isinstance(source, Path):
         if not await in_thread(source.is_file):
             raise _expired()
-        return _Picture(source, headers=headers)
+        return Picture(source, headers=headers)
     return web.Response(body=source, headers={**headers, hdrs.ETAG: f'"{generation.id}-{number}"'})
-
-
-class _Picture(web.FileResponse):
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send all of it, within a time limit: the kernel sends the file, and waits forever for who does not read."""
-        transport = request.transport
-        try:
-            async with asyncio.timeout(_PICTURE_SECONDS):
-                return await super().prepare(request)
-        except TimeoutError:
-            if transport is not None:
-                transport.abort()
-            raise ConnectionResetError("The picture was not read.") from None
 
 
 def _expired() -> GenerationNotFoundError:

@@ -7,8 +7,9 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from .schemas import request_schemas, response_schemas
-from .wire import GENERATIONS
+from .history_api import HISTORY
+from .json_schemas import request_schemas, response_schemas
+from .wire import GENERATIONS, MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +18,7 @@ _Json = dict[str, Any]
 
 _ANY: Final = (400, 401, 403, 408, 500)  # what every route may answer
 _KNOWN: Final = (*_ANY, 404)
-_TAKES: Final = (*_ANY, 413, 415, 422, 503)
+_ASKS: Final = (*_KNOWN, 413, 415, 422, 503)  # what asks for something, with the name of a model in it
 
 _ID: Final[_Json] = {
     "name": "id", "in": "path", "required": True, "description": "Of a generation.",
@@ -60,6 +61,15 @@ _HEADERS: Final[_Json] = {
 }
 
 
+_TEXT: Final[_Json] = {"type": "string"}
+
+_ABOUT: Final = (
+    "Pictures from stable-diffusion.cpp: ask, watch them form, fetch or cancel them. Described elsewhere, and served "
+    "here, too: OpenAI's Images API under /openai/v1, and under /v1/images for requests in its words; AUTOMATIC1111's "
+    "API under /sdapi/v1; a page for people at /; Prometheus' metrics at /metrics."
+)
+
+
 @functools.lru_cache(maxsize=4)
 def openapi_json(version: str, samplers: tuple[str, ...], schedulers: tuple[str, ...]) -> bytes:
     """The document.
@@ -75,14 +85,14 @@ def openapi_json(version: str, samplers: tuple[str, ...], schedulers: tuple[str,
             "info": {
                 "title": "sdmanager",
                 "version": version,
-                "description": "Pictures from stable-diffusion.cpp: ask, watch them form, fetch or cancel them.",
+                "description": _ABOUT,
                 "license": {"name": "MIT", "identifier": "MIT"},
             },
             "security": [{}, {"bearer": []}],
             "paths": _paths(),
             "components": {
                 "schemas": {**response_schemas(), **request_schemas(samplers, schedulers)},
-                "responses": {str(status): _error(status) for status in sorted({*_KNOWN, *_TAKES, 409})},
+                "responses": {str(status): _error(status) for status in sorted({*_ASKS, 409})},
                 "headers": _HEADERS,
                 "securitySchemes": {
                     "bearer": {
@@ -102,11 +112,19 @@ def _paths() -> _Json:
     return {
         "/health": {"get": _operation("health", "Whether the server answers", {200: _json("Health")})},
         "/v1/info": {"get": _operation("info", "What the server is and how it stands", {200: _json("ServerInfo")})},
-        "/v1/models": {"get": _operation("models", "The model, as OpenAI's clients ask", {200: _json("ModelList")})},
+        MODELS: {
+            "get": _operation("models", "What can be drawn with, as OpenAI's clients ask", {200: _json("ModelList")})
+        },
+        f"{MODELS}/current": {
+            "post": _operation(
+                "useModel", "Draw with this model where a request names none", {200: _json("ModelUsed")},
+                _ASKS, requestBody=_body("ModelChoice"),
+            )
+        },
         "/openapi.json": {"get": _operation("openapi", "This document", {200: document})},
         GENERATIONS: {
             "post": _operation(
-                "createGeneration", "Ask for pictures", {201: _created()}, _TAKES,
+                "createGeneration", "Ask for pictures", {201: _created()}, _ASKS,
                 parameters=[_KEY], requestBody=_body("ImageRequest", "ImageForm"),
             ),
             "get": _operation("listGenerations", "All that is known", {200: _json("GenerationList")}),
@@ -131,7 +149,7 @@ def _paths() -> _Json:
         },
         "/v1/jobs": {
             "post": _operation(
-                "createJob", "Ask for pictures, with previews, as a job", {201: _json("JobAccepted")}, _TAKES,
+                "createJob", "Ask for pictures, with previews, as a job", {201: _json("JobAccepted")}, _ASKS,
                 parameters=[_KEY], requestBody=_body("JobRequest", "JobForm"),
             )
         },
@@ -141,18 +159,54 @@ def _paths() -> _Json:
             )
         },
         "/ws": {"get": _websocket()},
+        **_history(),
+    }  # fmt: skip
+
+
+def _history() -> _Json:
+    one, found = f"{HISTORY}/{{id}}", {200: _json("HistoryImageBody")}
+    named = {**_ID, "description": "Of an image of the gallery."}
+    asked = [
+        {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
+        for name, text, schema in (
+            (
+                "search",
+                "Words of the prompt or the negative prompt; the last may be the start of one.",
+                _TEXT,
+            ),
+            ("model", "Only what this model drew.", _TEXT),
+            ("limit", "Images at most.", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}),
+            ("after", "As the page before had it.", _TEXT),
+        )
+    ]
+    return {
+        HISTORY: {
+            "get": _operation(
+                "listHistory", "What was drawn, newest first", {200: _json("HistoryPageBody")}, _KNOWN, parameters=asked
+            ),
+            "delete": _operation(
+                "clearHistory", "Delete all that is whole", {200: _json("HistoryCleared")}, _KNOWN
+            ),
+        },
+        one: {
+            "get": _operation("getHistoryImage", "An image, and how it was made", found, _KNOWN, parameters=[named]),
+            "delete": _operation(
+                "deleteHistoryImage", "Delete an image and its file", {200: _json("HistoryDeleted")}, (*_KNOWN, 409),
+                parameters=[named],
+            ),
+        },
+        f"{one}/image": {"get": _history_picture(named)},
     }  # fmt: skip
 
 
 def _image() -> _Json:
-    answers = {
-        200: _answer("The file.", "image/png", headers=("ETag",)),
-        206: _answer("The range of it that was asked for.", "image/png"),
-        304: _answer("It is what the client has."),
-        412: _answer("It is not what the client has."),
-        416: _answer("It has no such range."),
-    }
-    return _operation("getImage", "One picture as a PNG", answers, _KNOWN, parameters=[_ID, _NUMBER])
+    return _operation("getImage", "One picture as a PNG", _FILE, _KNOWN, parameters=[_ID, _NUMBER])
+
+
+def _history_picture(named: _Json) -> _Json:
+    kinds = ("image/png", "image/jpeg", "image/webp")
+    answers = {**_FILE, 200: _answer("The picture, or the newest preview of it.", *kinds, headers=("ETag",))}
+    return _operation("getHistoryPicture", "The picture of an image", answers, _KNOWN, parameters=[named])
 
 
 def _preview() -> _Json:
@@ -205,12 +259,19 @@ def _error(status: int) -> _Json:
     return {**_json("ErrorBody", headers=headers), "description": f"{HTTPStatus(status).phrase}."}
 
 
-def _body(schema: str, form: str) -> _Json:
-    kinds = {"application/json": schema, "multipart/form-data": form}
+def _body(schema: str, form: str | None = None) -> _Json:
+    kinds = {"application/json": schema, **({"multipart/form-data": form} if form else {})}
     content = {kind: {"schema": {"$ref": f"#/components/schemas/{name}"}} for kind, name in kinds.items()}
     return {"required": True, "content": content}
 
 
+_FILE: Final = {
+    200: _answer("The file.", "image/png", headers=("ETag",)),
+    206: _answer("The range of it that was asked for.", "image/png"),
+    304: _answer("It is what the client has."),
+    412: _answer("It is not what the client has."),
+    416: _answer("It has no such range."),
+}
 _STREAM: Final = {
     200: _answer("Events until the end, with ids to go on from.", "text/event-stream"),
     204: _answer("The end was seen already: a browser asks no more."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 import ipaddress
 import re
@@ -29,6 +31,12 @@ _NAME = r"\[[0-9a-f:.]+\]|[a-z0-9._-]+"
 _HOST = re.compile(rf"({_NAME})(?::([0-9]{{1,5}}))?", re.ASCII)
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({_NAME})(:[0-9]{{1,5}})?", re.ASCII)
 _TOKEN = re.compile(r"[!-~]+")
+_SLASHES = re.compile(r"//+")
+
+# The page there holds no secrets, and a browser that opens it can show none.
+_OPEN_TARGET = "/"
+# Clients of this API send what it takes no body for without a body, and then without a type.
+_BARE_POSTS = "/sdapi/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +132,7 @@ class RequestFacts:
         content_types: Of ``Content-Type``.
         authorizations: Of ``Authorization``.
         query_tokens: Of ``token`` in the query.
+        has_body: Whether a body follows, however short.
     """
 
     method: str
@@ -136,6 +145,7 @@ class RequestFacts:
     content_types: Sequence[str] = ()
     authorizations: Sequence[str] = ()
     query_tokens: Sequence[str] = ()
+    has_body: bool = True
 
 
 def is_loopback(host: str) -> bool:
@@ -194,7 +204,7 @@ def _opens_the_page(facts: RequestFacts) -> bool:
     """Whether somebody followed a link to our page; frames in pages of others say ``navigate``, too."""
     return (
         facts.method == "GET"
-        and facts.target.partition("?")[0] == "/"
+        and facts.target.partition("?")[0] == _OPEN_TARGET
         and list(facts.fetch_modes) == ["navigate"]
         and all(dest == "document" for dest in facts.fetch_dests)
     )
@@ -204,23 +214,43 @@ def _judge_token(policy: DoorPolicy, facts: RequestFacts) -> UnauthorizedError |
     token = policy.token
     if token is None:
         return None
-    shown = list(facts.query_tokens) if facts.method in ("GET", "HEAD") else []
+    reads = facts.method in ("GET", "HEAD")
+    if reads and facts.target.partition("?")[0] == _OPEN_TARGET:
+        return None
+    shown = [_bytes(value) for value in facts.query_tokens] if reads else []
     for value in facts.authorizations:
         scheme, _, rest = value.partition(" ")
         if scheme.lower() == "bearer":
-            shown.append(rest.strip())
-    if shown and all(_same(value, token) for value in shown):
+            shown.append(_bytes(rest.strip()))
+        elif scheme.lower() == "basic" and (password := _password(rest.strip())):
+            shown.append(password)
+    # All of them: nobody is to wonder which one counted.
+    if shown and all(hmac.compare_digest(value, token.encode()) for value in shown):
         return None
     return UnauthorizedError("The server's token is missing or wrong.")
 
 
-def _same(shown: str, token: str) -> bool:
-    return hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), token.encode())
+def _bytes(value: str) -> bytes:
+    return value.encode("utf-8", "surrogateescape")
+
+
+def _password(credentials: str) -> bytes:
+    """The password in the credentials of HTTP Basic; empty, as clients send it that were told none, for no such."""
+    try:
+        return base64.b64decode(_bytes(credentials), validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
 
 
 def _judge_content(facts: RequestFacts) -> MediaTypeError | None:
     # A page of another site can send other types without asking first.
     if facts.method not in _METHODS_WITH_BODY:
+        return None
+    if (
+        not facts.content_types
+        and not facts.has_body
+        and _SLASHES.sub("/", facts.target).startswith(_BARE_POSTS)
+    ):
         return None
     if len(facts.content_types) == 1:
         essence = facts.content_types[0].partition(";")[0].strip().lower()

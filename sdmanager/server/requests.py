@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 PICTURES: Final = ("initImage", "maskImage")
 
-# One of a few words: an empty text is none of them.
-_CHOICES: Final = frozenset({"preset"})
+# One of a few words, or names: an empty text is none of them.
+_CHOICES: Final = frozenset({"preset", "modelId"})
 _TEXTS: Final = frozenset({"operation", "prompt", "negativePrompt", "sampler", "scheduler", *PICTURES})
 _FIELDS: Final = frozenset(field.alias for field in ImageRequest.model_fields.values())
 _DATA_URL: Final = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
@@ -120,7 +120,7 @@ def image_request(fields: Mapping[str, object]) -> ImageRequest:
     given = _checked(fields, ImageRequest)
     for name in PICTURES:
         if name in given:
-            given[name] = _picture(name, given[name])
+            given[name] = picture_bytes(name, given[name])
     if "maskImage" in given and "initImage" not in given:
         raise InvalidRequestError("maskImage needs initImage: there is nothing to redraw.")
     if "strength" in given and "initImage" not in given:
@@ -197,7 +197,16 @@ def _object(value: object, name: str, model: type[BaseModel]) -> dict[str, objec
     return value
 
 
-def _picture(name: str, value: object) -> bytes:
+def picture_bytes(name: str, value: object) -> bytes:
+    """A picture as a client sends it: bytes, base64 or a data URL.
+
+    Args:
+        name: What the client calls it, for errors.
+        value: What it sent.
+
+    Raises:
+        InputImageError: It is no base64, or empty.
+    """
     if isinstance(value, bytes):
         data = value
     elif isinstance(value, str):

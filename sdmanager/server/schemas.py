@@ -3,28 +3,20 @@ is ever null."""
 
 from __future__ import annotations
 
-import inspect
-import re
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
-from pydantic.json_schema import models_json_schema
-
-from sdmanager.generation import ImageRequest, Lora, PreviewOptions
-
-_Json = dict[str, Any]
 
 _CLOSED: Final = ConfigDict(frozen=True, extra="forbid", json_schema_serialization_defaults_required=True)
 
-# What Python's str.strip() leaves nothing of is blank.
-_TEXT: Final = "^[^\\x00]*$"
-_NOT_BLANK: Final = "^[^\\x00]*[^\\s\\x00][^\\x00]*$"
-_FIELD: Final = re.compile(r"``(\w+)``")
-_ATTRIBUTE: Final = re.compile(r"^    (\w+): (.+(?:\n {5,}.+)*)", re.MULTILINE)
+# No text that is passed on to the engine, or looked up, may hold a NUL.
+TEXT: Final = "^[^\\x00]*$"
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What all bodies have in common."""
+
     model_config = ConfigDict(**_CLOSED, alias_generator=to_camel, populate_by_name=True)
 
     def body(self) -> dict[str, object]:
@@ -32,7 +24,7 @@ class _Body(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-class ErrorInfo(_Body):
+class ErrorInfo(Body):
     """What went wrong: a sentence for people, a code for programs, and often what to do about it."""
 
     message: str
@@ -40,13 +32,13 @@ class ErrorInfo(_Body):
     suggestion: str | None = None
 
 
-class ErrorBody(_Body):
+class ErrorBody(Body):
     """The body of every error."""
 
     error: ErrorInfo
 
 
-class Accepted(_Body):
+class Accepted(Body):
     """A generation that was taken and written down."""
 
     id: str
@@ -56,14 +48,14 @@ class Accepted(_Body):
     created_at: int = Field(description="Milliseconds since the epoch.")
 
 
-class CancelledBody(_Body):
+class CancelledBody(Body):
     """A generation that was cancelled: its engine is dead and its files are gone."""
 
     id: str
     status: Literal["cancelled"]
 
 
-class ProgressBody(_Body):
+class ProgressBody(Body):
     """How far a generation is; the percentage never falls and is 100 only at the end."""
 
     current_step: int = Field(ge=0)
@@ -77,7 +69,7 @@ class ProgressBody(_Body):
     eta_seconds: float | None = Field(None, ge=0)
 
 
-class ImageBody(_Body):
+class ImageBody(Body):
     """One picture, and the seed that draws it again."""
 
     image: str = Field(description="The PNG, in base64.")
@@ -86,7 +78,7 @@ class ImageBody(_Body):
     height: int
 
 
-class StageTimingsBody(_Body):
+class StageTimingsBody(Body):
     """Milliseconds spent in each stage."""
 
     loading: int
@@ -95,7 +87,7 @@ class StageTimingsBody(_Body):
     offloading: int = Field(description="Before the engine started: others were put aside.")
 
 
-class PlanBody(_Body):
+class PlanBody(Body):
     """Memory flags as the command line has them, who was put aside for them, and why."""
 
     flags: tuple[str, ...] = Field(description="Empty: none.")
@@ -103,14 +95,14 @@ class PlanBody(_Body):
     reasons: tuple[str, ...] = Field(description="One sentence each.")
 
 
-class MemoryBody(_Body):
+class MemoryBody(Body):
     """What the engine was seen to use at the highest; what is unknown is missing."""
 
     ram_bytes: int | None = Field(None, ge=0)
     vram_bytes: int | None = Field(None, ge=0)
 
 
-class PreviewTimingsBody(_Body):
+class PreviewTimingsBody(Body):
     """What previews took, in milliseconds; beside the engine, which is not kept waiting."""
 
     count: int
@@ -119,7 +111,7 @@ class PreviewTimingsBody(_Body):
     encoding: int
 
 
-class ResultBody(_Body):
+class ResultBody(Body):
     """The pictures and how they came about."""
 
     images: tuple[ImageBody, ...]
@@ -136,7 +128,7 @@ class ResultBody(_Body):
     previews: PreviewTimingsBody | None = None
 
 
-class GenerationSummary(_Body):
+class GenerationSummary(Body):
     """A generation in a list."""
 
     id: str
@@ -154,7 +146,7 @@ class GenerationBody(GenerationSummary):
     error: ErrorInfo | None = None
 
 
-class GenerationList(_Body):
+class GenerationList(Body):
     """All that is known, finished ones for as long as they are kept."""
 
     generations: tuple[GenerationSummary, ...]
@@ -169,32 +161,63 @@ class JobAccepted(BaseModel):
     sse_url: str
 
 
-class Health(_Body):
+class Health(Body):
     """The server answers, and whether it draws."""
 
     status: Literal["ok"]
     busy: bool
 
 
+class DefaultsBody(Body):
+    """What suits a model, and applies to fields that a request leaves out; what is unknown is missing."""
+
+    steps: int | None = None
+    cfg_scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    guidance: float | None = None
+    sampler: str | None = None
+    scheduler: str | None = None
+
+
 class ModelBody(BaseModel):
-    """A model, as OpenAI's clients read it."""
+    """A model, as OpenAI's clients read it, and what else there is to know of it."""
 
     model_config = _CLOSED
 
-    id: str
+    id: str = Field(description="For modelId.")
     object: Literal["model"]
-    created: int = Field(description="Seconds since the epoch.")
+    created: int = Field(description="When it was installed, in seconds since the epoch; 0 where unknown.")
     owned_by: str
+    name: str
+    current: bool = Field(description="Whether requests that name no model are drawn with it.")
+    family: str | None = None
+    defaults: DefaultsBody
 
 
-class ModelList(_Body):
-    """The model that draws here."""
+class ModelList(Body):
+    """The models that can be drawn with, by name."""
 
     object: Literal["list"]
     data: tuple[ModelBody, ...]
 
 
-class EngineInfo(_Body):
+class ModelUsed(Body):
+    """The model that requests are drawn with from now on where they name none."""
+
+    id: str
+    current: Literal[True]
+
+
+class ModelChoice(BaseModel):
+    """Which model to draw with from now on where a request names none."""
+
+    model_config = _CLOSED
+
+    id: str = Field(min_length=1, max_length=200, pattern=TEXT, description="As /v1/models has it.")
+
+
+class EngineInfo(Body):
     """The engine: its variant (cpu, cuda, vulkan, …), its version, and whence it came."""
 
     variant: str
@@ -202,7 +225,7 @@ class EngineInfo(_Body):
     source: str | None = None
 
 
-class AsideInfo(_Body):
+class AsideInfo(Body):
     """A program that was put aside for a picture, or is being brought back.
 
     Attributes:
@@ -222,13 +245,13 @@ class AsideInfo(_Body):
     error: str | None = None
 
 
-class ServerInfo(_Body):
+class ServerInfo(Body):
     """What a server is and how it stands.
 
     Attributes:
         version: Of sdmanager.
         status: State of the manager.
-        model: Name of the model; None before one was named.
+        model: Name of the current model; None before one was named.
         engine: What draws; None before it was found.
         url: Where the server answers; None while it does not.
         host: Address that it is bound to.
@@ -241,6 +264,7 @@ class ServerInfo(_Body):
         samplers: Names that the engine takes.
         schedulers: Likewise.
         preview_methods: Likewise.
+        gallery: Whether what is drawn is kept, and found again under ``/v1/history``.
         aside: Programs that were put aside for pictures, and are not back yet.
         error: Why the manager crashed.
     """
@@ -260,109 +284,6 @@ class ServerInfo(_Body):
     samplers: tuple[str, ...] = ()
     schedulers: tuple[str, ...] = ()
     preview_methods: tuple[str, ...] = ()
+    gallery: bool = False
     aside: tuple[AsideInfo, ...] = ()
     error: ErrorInfo | None = None
-
-
-_SHOWN: Final = (
-    ErrorBody, Accepted, CancelledBody, GenerationBody, GenerationList, Health, JobAccepted, ModelList, ServerInfo,
-)  # fmt: skip
-
-
-def response_schemas() -> _Json:
-    """JSON schemas of all answers, by name."""
-    found = _definitions(_SHOWN, "serialization")
-    for schema in found.values():
-        del schema["additionalProperties"]  # more fields may come with later versions
-        for name, field in schema["properties"].items():
-            if {"type": "null"} in field.get("anyOf", ()):  # absent, never null
-                (only,) = (kind for kind in field.pop("anyOf") if kind != {"type": "null"})
-                field.update(only)
-                field.pop("default", None)
-                schema["required"].remove(name)
-    _describe(found, ServerInfo, none="absent")
-    return found
-
-
-def request_schemas(samplers: tuple[str, ...], schedulers: tuple[str, ...]) -> _Json:
-    """JSON schemas of what is asked, by name: as JSON, where null is the same as absent, and as forms.
-
-    Args:
-        samplers: Names that the engine takes; empty while they are not known.
-        schedulers: Likewise.
-    """
-    found = _definitions((ImageRequest,), "validation")
-    for model in (ImageRequest, PreviewOptions, Lora):
-        _describe(found, model, none="null")
-    request = found["ImageRequest"]
-    fields = request["properties"]
-    fields["prompt"]["pattern"] = _NOT_BLANK
-    fields["negativePrompt"]["pattern"] = found["Lora"]["properties"]["name"]["pattern"] = _TEXT
-    for name, known in (("sampler", samplers), ("scheduler", schedulers)):
-        fields[name] = {"type": "string", "description": fields[name]["description"]}
-        if known:
-            fields[name]["enum"] = list(known)
-    pictures = {
-        "initImage": "Picture to start from, in base64 or as a data URL.",
-        "maskImage": "White marks what is redrawn; likewise. Needs initImage.",
-    }
-    for name, description in pictures.items():
-        fields[name] = {"type": "string", "contentEncoding": "base64", "description": description}
-    for schema in (request, found["PreviewOptions"], found["Lora"]):
-        optional = schema["properties"].keys() - schema.get("required", ())
-        schema["properties"] |= {name: _nullable(schema["properties"][name]) for name in optional}
-    file = {"type": "string", "format": "binary"}
-    text = {"type": "string", "contentMediaType": "application/json"}
-    parts = {"initImage": file, "maskImage": file, "loras": text, "previews": text}
-    found["ImageForm"] = {
-        **request,
-        "description": "The same as a form.",
-        "properties": fields
-        | {name: {**part, "description": fields[name]["description"]} for name, part in parts.items()},
-    }
-    operation = {"operation": {"type": "string", "const": "ImageGeneration"}}
-    for job, plain in (("JobRequest", "ImageRequest"), ("JobForm", "ImageForm")):
-        found[job] = {
-            **found[plain],
-            "description": "An operation with its fields; previews are on unless they are null.",
-            "properties": operation | found[plain]["properties"],
-            "required": ["operation", *found[plain]["required"]],
-        }
-    return found
-
-
-def _definitions(models: tuple[type[BaseModel], ...], mode: Literal["validation", "serialization"]) -> _Json:
-    """The schemas of models and of all that they hold, without titles, which repeat their names."""
-    _, whole = models_json_schema(
-        [(model, mode) for model in models], ref_template="#/components/schemas/{model}"
-    )
-    found: _Json = whole["$defs"]
-    for schema in found.values():
-        schema.pop("title", None)
-        for field in schema.get("properties", {}).values():
-            field.pop("title", None)
-    return found
-
-
-def _describe(found: _Json, model: type[BaseModel], *, none: str) -> None:
-    """Give the fields of a schema what the docstring of the model says of them, with another word for None."""
-    schema, doc = found[model.__name__], inspect.cleandoc(model.__doc__ or "")
-    schema["description"] = _said(doc.partition("\n\n")[0], none)
-    attributes = doc.partition("Attributes:\n")[2].partition("\n\n")[0]
-    for name, text in _ATTRIBUTE.findall(attributes):
-        schema["properties"][to_camel(name)]["description"] = _said(text, none)
-
-
-def _said(text: str, none: str) -> str:
-    text = _FIELD.sub(lambda found: f"`{to_camel(found[1])}`", " ".join(text.split()))
-    return text.replace("``", "`").replace("None", none)
-
-
-def _nullable(schema: _Json) -> _Json:
-    if {"type": "null"} in schema.get("anyOf", ()):
-        return schema
-    about: _Json = {name: schema[name] for name in ("description", "default") if name in schema}
-    return {
-        "anyOf": [{name: schema[name] for name in schema if name not in about}, {"type": "null"}],
-        **about,
-    }

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import re
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from aiohttp import hdrs, web
+
+from sdmanager.errors import UnauthorizedError
 
 from .a1111.errors import a1111_error
 from .openai.errors import openai_error
@@ -11,16 +16,7 @@ from .responses import error_response
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aiohttp import web
-
     from sdmanager.errors import SDManagerError
-
-_SHAPES = (
-    ("/openai/", openai_error),
-    ("/v1/images/edits", openai_error),
-    ("/v1/images/variations", openai_error),
-    ("/sdapi/", a1111_error),
-)
 
 
 class ErrorShape(Protocol):
@@ -33,6 +29,36 @@ class ErrorShape(Protocol):
         ...
 
 
-def shape_of(path: str) -> ErrorShape:
-    """The shape of errors under a path."""
-    return next((shape for start, shape in _SHAPES if path.startswith(start)), error_response)
+# Under this key a request has the path whose shape it is answered in, where that is not its own: what it says may be of
+# another API than where it was sent. Older aiohttp takes any key and has no class for them; newer warns of others.
+SPOKEN_AT: Final[Any] = getattr(web, "RequestKey", lambda name, _kind: name)("sdmanager.spoken_at", str)
+
+_SLASHES: Final = re.compile(r"//+")
+# Clients of this API know no other way to show a token, and some ask their user for it when they see this.
+_BASIC: Final = 'Basic realm="sdmanager"'
+# Of each: the first path and all below it, the shape, and how to show a token where that is not the usual way.
+_SHAPES: Final[tuple[tuple[str, ErrorShape, str | None], ...]] = (
+    ("/openai", openai_error, None),
+    ("/v1/images/edits", openai_error, None),
+    ("/v1/images/variations", openai_error, None),
+    ("/sdapi", a1111_error, _BASIC),
+)
+
+
+def error_answer(
+    path: str, error: SDManagerError, headers: Mapping[str, str] | None = None, *, status: int | None = None
+) -> web.Response:
+    """The answer of an error in the shape of a path; where a token is missing, it says how to show one there.
+
+    Args:
+        path: Without a query; needless slashes in it change nothing.
+        error: What went wrong.
+        headers: More headers.
+        status: Instead of the shape's own.
+    """
+    below = f"{_SLASHES.sub('/', path)}/"
+    found = (entry[1:] for entry in _SHAPES if below.startswith(f"{entry[0]}/"))
+    shape, challenge = next(found, (error_response, None))
+    if challenge is not None and isinstance(error, UnauthorizedError):
+        headers = {**(headers or {}), hdrs.WWW_AUTHENTICATE: challenge}
+    return shape(error, headers, status=status)

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 END_ID: Final = "end"
 
 _HELLO: Final = b"retry: 2000\n\n: connected\n\n"
-_KEEP_ALIVE: Final = b": keep-alive\n\n"
-_HEADERS: Final = {
+KEEP_ALIVE: Final = b": keep-alive\n\n"
+STREAM_HEADERS: Final = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
 }
 _PIECE: Final = 64 * 1024
-_PATIENCES: Final = 5  # for the end as a whole, however many pieces it has
+_PATIENCES: Final = 5  # for the end as a whole
 _DIGITS_MAX: Final = 18
 
 Worded = tuple[str, "Mapping[str, object]"]
@@ -98,6 +98,22 @@ class OpenStreams:
             finally:
                 self._limits.discard(limit)
 
+    async def write(self, response: web.StreamResponse, data: bytes) -> None:
+        """Write in pieces, so that a slow reader of something big is told from one that reads nothing.
+
+        Raises:
+            TimeoutError: Nothing was taken for too long, or the server stops.
+            ConnectionError: Nobody is there any more.
+        """
+        view = memoryview(data)
+        for start in range(0, len(view), _PIECE):
+            async with self.within(self.times.patience):
+                await response.write(view[start : start + _PIECE])
+
+    def ending(self) -> asyncio.Timeout:
+        """A time limit for the end of a stream as a whole, however many pieces it has."""
+        return asyncio.timeout(_PATIENCES * self.times.patience)
+
     def drop(self, request: web.Request) -> None:
         """Let go of a reader that is gone or stuck. When the server stops, who keeps up gets a proper end instead."""
         transport = request.transport
@@ -157,22 +173,18 @@ class _Stream:
         self._request = request
         self._dialect = dialect
         self._open = request.app[OPEN_STREAMS]
-        self.response = web.StreamResponse(headers=_HEADERS)
+        self.response = web.StreamResponse(headers=STREAM_HEADERS)
 
     async def begin(self, data: bytes) -> None:
         await self.response.prepare(self._request)
         await self.write(data)
 
     async def write(self, data: bytes) -> None:
-        """In pieces, so that a slow reader of something big is told from one that reads nothing."""
-        view = memoryview(data)
-        for start in range(0, len(view), _PIECE):
-            async with self._open.within(self._open.times.patience):
-                await self.response.write(view[start : start + _PIECE])
+        await self._open.write(self.response, data)
 
     async def end(self, event: End) -> None:
         frame = await self._dialect.end(event)
-        async with asyncio.timeout(_PATIENCES * self._open.times.patience):
+        async with self._open.ending():
             await self.write(b"id: " + END_ID.encode() + b"\n")
             await self.write(frame)
 
@@ -190,7 +202,7 @@ class _Stream:
             async with self._open.within(None):
                 news = await feed.wait(cursor, self._open.times.heartbeat)
             if not news:
-                await self.write(_KEEP_ALIVE)
+                await self.write(KEEP_ALIVE)
 
 
 def rendered(item: FeedItem, feed: Feed, dialect: Dialect) -> bytes:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Final
 
+from pydantic.alias_generators import to_camel
+
 from sdmanager.jobs import Status
 
 if TYPE_CHECKING:
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from sdmanager.generation import GenerationResult, MemoryPlan, MemoryUse, Preview, Progress
     from sdmanager.jobs import Failure, Generation
 
+    from .face import ModelEntry
+
+MODELS: Final = "/v1/models"
 GENERATIONS: Final = "/v1/images/generations"
 
 
@@ -80,12 +85,12 @@ def result_body(result: GenerationResult) -> dict[str, object]:
             for image in result.images
         ],
         "format": "png",
-        "timeTaken": _milliseconds(result.time_taken),
+        "timeTaken": milliseconds(result.time_taken),
         "timings": {
-            "loading": _milliseconds(timings.loading),
-            "diffusion": _milliseconds(timings.diffusion),
-            "decoding": _milliseconds(timings.decoding),
-            "offloading": _milliseconds(timings.offloading),
+            "loading": milliseconds(timings.loading),
+            "diffusion": milliseconds(timings.diffusion),
+            "decoding": milliseconds(timings.decoding),
+            "offloading": milliseconds(timings.offloading),
         },
         "model": result.model,
         "variant": result.variant,
@@ -98,12 +103,28 @@ def result_body(result: GenerationResult) -> dict[str, object]:
     if previews is not None:
         shown: dict[str, object] = {
             "count": previews.count,
-            "reading": _milliseconds(previews.reading),
-            "encoding": _milliseconds(previews.encoding),
+            "reading": milliseconds(previews.reading),
+            "encoding": milliseconds(previews.encoding),
         }
         if previews.first_after is not None:
-            shown["firstAfter"] = _milliseconds(previews.first_after)
+            shown["firstAfter"] = milliseconds(previews.first_after)
         body["previews"] = shown
+    return body
+
+
+def model_body(model: ModelEntry, *, current: bool) -> dict[str, object]:
+    """A model as OpenAI's clients read it, and what else there is to know of it."""
+    body: dict[str, object] = {
+        "id": model.name,
+        "object": "model",
+        "created": model.installed_at,
+        "owned_by": "local",
+        "name": model.name,
+        "current": current,
+        "defaults": {to_camel(name): value for name, value in model.defaults.items()},
+    }
+    if model.family is not None:
+        body["family"] = model.family
     return body
 
 
@@ -140,5 +161,6 @@ def _percentage(value: float) -> float:
     )  # rounding must not make an end of what is none
 
 
-def _milliseconds(seconds: float) -> int:
+def milliseconds(seconds: float) -> int:
+    """Seconds as they go over the wire."""
     return round(seconds * 1000)

@@ -143,7 +143,7 @@ class TestOrigins:
 
     async def test_errors_can_be_read_by_it_too(self, door_serve):
         server = await door_serve(policy={"allow_origin": [LISTED], "token": SECRET})
-        for target, *headers in (("/",), ("/nothing", ("Authorization", f"Bearer {SECRET}"))):
+        for target, *headers in (("/things/1",), ("/nothing", ("Authorization", f"Bearer {SECRET}"))):
             reply = await server.ask("GET", target, ("Origin", LISTED), *headers)
             assert reply.status in (401, 404)
             assert reply.get("Access-Control-Allow-Origin") == LISTED
@@ -246,19 +246,19 @@ class TestTokens:
     async def test_the_token_opens_by_header_and_for_get_by_query(self, door_serve):
         server = await door_serve(policy={"token": SECRET})
         bearer = ("Authorization", f"Bearer {SECRET}")
-        assert (await server.ask("GET", "/", bearer)).status == 200
-        assert (await server.ask("GET", f"/?token={SECRET}")).status == 200
-        assert (await server.ask("GET", f"/?token={SECRET}", bearer)).status == 200
-        assert (await server.ask("DELETE", "/", bearer)).status == 200
-        assert (await server.ask("DELETE", f"/?token={SECRET}")).status == 401
+        assert (await server.ask("GET", "/things/1", bearer)).status == 200
+        assert (await server.ask("GET", f"/things/1?token={SECRET}")).status == 200
+        assert (await server.ask("GET", f"/things/1?token={SECRET}", bearer)).status == 200
+        assert (await server.ask("DELETE", "/things/1", bearer)).status == 200
+        assert (await server.ask("DELETE", f"/things/1?token={SECRET}")).status == 401
 
     async def test_without_it_nothing_is_told_and_nothing_logged(self, door_serve, caplog):
         caplog.set_level(logging.DEBUG)
         server = await door_serve(policy={"token": SECRET})
         replies = [
-            await server.ask("GET", "/"),
+            await server.ask("GET", "/things/1"),
             await server.ask("GET", "/nothing"),
-            await server.ask("GET", f"/?token={SECRET}x"),
+            await server.ask("GET", f"/things/1?token={SECRET}x"),
             await server.ask("POST", "/", ("Authorization", f"Basic {SECRET}")),
         ]
         for reply in replies:
@@ -271,7 +271,7 @@ class TestTokens:
     async def test_any_authorization_is_ignored_where_there_is_none(self, door_serve):
         server = await door_serve()
         for value in ("", "Basic Og==", "Bearer x", "\udcff"):
-            assert (await server.ask("GET", "/", ("Authorization", value))).status == 200
+            assert (await server.ask("GET", "/things/1", ("Authorization", value))).status == 200
 
 
 class TestWebSockets:

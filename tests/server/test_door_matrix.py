@@ -1,9 +1,11 @@
-"""RELIABILITY 4: which of 840 requests reach a handler, on real sockets."""
+"""RELIABILITY 4: which of 840 requests reach a handler, on real sockets, wherever they go and with or without body."""
 
 from __future__ import annotations
 
 from itertools import product
 
+import pytest
+from aiohttp import web
 from raw_http import exchange, request_bytes
 
 LISTED = "http://app.example:3000"
@@ -38,15 +40,36 @@ CONTENT_TYPES = {
 METHODS = ("GET", "POST", "DELETE")
 
 
-def expected_status(host, origin, content_type, method):
+# Where a request goes, the body of a POST, and whether it may then come without a content type.
+TARGETS = {
+    "the page": ("/", b"{}", False),
+    "elsewhere without a body": ("/things/1", b"", False),
+    "AUTOMATIC1111's with a body": ("/sdapi/v1/interrupt", b"{}", False),
+    "AUTOMATIC1111's without": ("/sdapi/v1/interrupt", b"", True),
+}
+
+
+def expected_status(host, origin, content_type, method, *, bare):
     refusals = [HOSTS[host][1], ORIGINS[origin][1]]
-    if method == "POST":
+    if method == "POST" and not (bare and content_type == "none"):
         refusals.append(CONTENT_TYPES[content_type][1])
     return next((status for status in refusals if status != "in"), 200)
 
 
-async def test_exactly_the_allowed_requests_reach_a_handler(door_serve):
-    server = await door_serve(policy={"allow_origin": [LISTED]})
+def interrupt(app, reached):
+    async def handler(request):
+        reached.append(request.headers["X-Probe"])
+        return web.json_response({})
+
+    for method in METHODS:
+        app.router.add_route(method, "/sdapi/v1/interrupt", handler)
+
+
+@pytest.mark.parametrize("to", TARGETS)
+async def test_exactly_the_allowed_requests_reach_a_handler(door_serve, to):
+    target, body, bare = TARGETS[to]
+    reached = []
+    server = await door_serve(lambda app: interrupt(app, reached), policy={"allow_origin": [LISTED]})
     statuses, expected = {}, {}
     for case in product(HOSTS, ORIGINS, CONTENT_TYPES, METHODS):
         host, origin, content_type, method = case
@@ -54,20 +77,36 @@ async def test_exactly_the_allowed_requests_reach_a_handler(door_serve):
             *(("Host", value) for value in HOSTS[host][0]),
             *(("Origin", value) for value in ORIGINS[origin][0]),
             *(("Content-Type", value) for value in CONTENT_TYPES[content_type][0]),
-            ("X-Probe", repr(case)),
         ]
-        ours = [
-            (name, value.replace("P", str(server.port)).replace("Q", "1"))
-            for name, value in pairs
-            if name != "X-Probe"
-        ]
-        data = request_bytes(method, "/", [*ours, pairs[-1]], b"{}" if method == "POST" else b"")
+        if method == "POST" and not body:  # as most clients send it; some leave it out
+            pairs += [("Content-Length", "0")] * (host != "name")
+        ours = [(name, value.replace("P", str(server.port)).replace("Q", "1")) for name, value in pairs]
+        data = request_bytes(
+            method, target, [*ours, ("X-Probe", repr(case))], body if method == "POST" else b""
+        )
         reply = await exchange(server.port, data)
         assert reply is not None, case
-        statuses[case], expected[case] = reply.status, expected_status(*case)
+        statuses[case], expected[case] = reply.status, expected_status(*case, bare=bare)
         stranger = ORIGINS[origin][0] != [LISTED]
         assert stranger <= (not reply.all("Access-Control-Allow-Origin")), case
     assert len(statuses) == 840
     assert statuses == expected
-    assert server.reached == [repr(case) for case, status in expected.items() if status == 200]
-    assert len(server.reached) == 3 * 3 * (5 + 2 + 5)
+    assert server.reached + reached == [repr(case) for case, status in expected.items() if status == 200]
+    assert len(server.reached + reached) == 3 * 3 * (5 + 2 + bare + 5)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ([("Content-Length", "2")], b"{}"),
+        ([("Transfer-Encoding", "chunked")], b"2\r\n{}\r\n0\r\n\r\n"),
+        ([("Transfer-Encoding", "chunked")], b"0\r\n\r\n"),
+    ],
+)
+async def test_a_body_needs_its_content_type_however_it_is_sent(door_serve, headers, body):
+    reached = []
+    server = await door_serve(lambda app: interrupt(app, reached))
+    own = ("Host", f"127.0.0.1:{server.port}")
+    head = request_bytes("POST", "/sdapi/v1/interrupt", [own, *headers])
+    assert (await exchange(server.port, head + body)).status == 415
+    assert not reached

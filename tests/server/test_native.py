@@ -20,7 +20,7 @@ from serving import GENERATIONS, Served, serving
 from sse_client import peers, soon
 
 from sdmanager.errors import EngineCrashedError
-from sdmanager.server import native, schemas
+from sdmanager.server import pictures, schemas
 from sdmanager.settings import Settings
 
 SMALL = {"prompt": "a lighthouse", "width": 64, "height": 64, "steps": 2}
@@ -360,7 +360,7 @@ async def test_who_never_reads_a_picture_is_let_go(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(native, "_PICTURE_SECONDS", 0.5)
+    monkeypatch.setattr(pictures, "_SECONDS", 0.5)
     scripted.finish()
     done = await quick.drawn()
     source = quick.service.get(done["id"]).result.image.source
@@ -534,8 +534,14 @@ async def test_info_and_models(quick: Served) -> None:
     models = (await quick.get("/v1/models")).json
     assert models == {
         "object": "list",
-        "data": [{"id": "demo", "object": "model", "created": 1_700_000_000, "owned_by": "local"}],
-    }
+        "data": [
+            {
+                "id": "demo", "object": "model", "created": 0, "owned_by": "local", "name": "demo", "current": True,
+                "defaults": {},
+            }
+        ],
+    }  # fmt: skip
+    schemas.ModelList.model_validate(models)
 
 
 @pytest.mark.parametrize("path", ["/health", "/v1/info", "/v1/models", "/openapi.json", GENERATIONS])

@@ -9,7 +9,7 @@ import pytest
 from scripted_generator import ScriptedGenerator
 from serving import serving
 
-from sdmanager.errors import CloudError, OffloadError, RestoreError, SDManagerError
+from sdmanager.errors import CloudError, OffloadError, RestoreError, SDManagerError, ServerUnreachableError
 from sdmanager.generation import ImageRequest, Lora, PreviewOptions
 from sdmanager.server.app import build_app
 from sdmanager.server.openapi import openapi_json
@@ -17,6 +17,17 @@ from sdmanager.server.origins import DoorPolicy
 from sdmanager.server.schemas import ServerInfo
 
 METHODS = {"get", "post", "delete", "put", "patch"}
+# Other people's APIs, described by them, and what is for other readers than programs of this one.
+OTHERS = (
+    "/openai/",
+    "/v1/images/edits",
+    "/v1/images/variations",
+    "/sdapi/",
+    "/controlnet/",
+    "/metrics",
+)
+PAGE = ("get", "/")
+ASKED = {"ImageRequest", "ImageForm", "JobRequest", "JobForm", "PreviewOptions", "Lora", "ModelChoice"}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +60,13 @@ async def test_it_has_every_route_and_no_other(document: dict) -> None:
             for route in build_app(served.face, DoorPolicy(served.server.port)).router.routes()
             if route.method != "HEAD" and route.resource is not None
         }
-    assert operations(document).keys() == routes
+    ours = {(method, path) for method, path in routes if not path.startswith(OTHERS)} - {PAGE}
+    assert operations(document).keys() == ours
+
+
+def test_it_says_where_the_others_are(document: dict) -> None:
+    for path in ("/openai/v1", "/v1/images", "/sdapi/v1", "/metrics", "at /;"):
+        assert path in document["info"]["description"]
 
 
 async def test_it_is_served_with_the_names_that_the_engine_takes() -> None:
@@ -93,15 +110,16 @@ def test_all_statuses_of_errors_are_there_in_one_shape(document: dict) -> None:
         assert response["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
         assert ("headers" in response) == (status == "503")
     posting = operations(document)["post", "/v1/images/generations"]["responses"]
-    assert posting.keys() == {"201", "400", "401", "403", "408", "413", "415", "422", "500", "503"}
+    assert posting.keys() == {"201", "400", "401", "403", "404", "408", "413", "415", "422", "500", "503"}
 
 
 def test_a_post_documents_every_status_that_taking_a_request_can_raise(document: dict) -> None:
     def kinds(kind: type[SDManagerError]) -> set[type[SDManagerError]]:
         return {kind, *(deeper for below in kind.__subclasses__() for deeper in kinds(below))}
 
-    # A server draws on this machine, whatever other generators may say, and what cannot be put aside fails no request.
-    others = kinds(CloudError) | {OffloadError, RestoreError}
+    # A server draws on this machine, whatever other generators may say; what cannot be put aside fails no request; and
+    # that a server cannot be reached is said by its client.
+    others = kinds(CloudError) | {OffloadError, RestoreError, ServerUnreachableError}
     all_statuses = {str(kind.http_status) for kind in kinds(SDManagerError) - others}
     documented = {status for operation in operations(document).values() for status in operation["responses"]}
     assert all_statuses - documented <= {"405"}  # which no operation that is there answers
@@ -125,7 +143,7 @@ def test_answers_never_promise_null_and_may_grow(document: dict) -> None:
     assert {"version", "pid", "busy", "samplers"} <= set(info["required"])
     assert not {"url", "model", "error"} & set(info["required"])
     for name, schema in schemas.items():
-        if name not in {"ImageRequest", "ImageForm", "JobRequest", "JobForm", "PreviewOptions", "Lora"}:
+        if name not in ASKED:
             assert "null" not in every(schema, "type")
             assert "additionalProperties" not in schema
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,11 @@ LISTED = "http://app.example:3000"
 PLAIN = DoorPolicy.build("127.0.0.1", 8081)
 
 
-def judged(policy=PLAIN, method="GET", target="/", host="127.0.0.1:8081", **facts):
+def basic(credentials):
+    return f"Basic {base64.b64encode(credentials.encode('utf-8', 'surrogateescape')).decode()}"
+
+
+def judged(policy=PLAIN, method="GET", target="/health", host="127.0.0.1:8081", **facts):
     hosts = [host] if isinstance(host, str) else host
     error = judge(policy, RequestFacts(method, target, hosts, **facts))
     return None if error is None else type(error)
@@ -171,13 +177,14 @@ class TestSources:
     def test_other_sites_may_only_open_the_page(self):
         cross = {"fetch_sites": ["cross-site"]}
         navigating = {**cross, "fetch_modes": ["navigate"]}
-        assert judged(**navigating) is None
+        assert judged(target="/", **navigating) is None
         assert judged(target="/?x=1", fetch_dests=["document"], **navigating) is None
-        assert judged(fetch_dests=["iframe"], **navigating) is RefusedError
+        assert judged(target="/", fetch_dests=["iframe"], **navigating) is RefusedError
         assert judged(target="/health", **navigating) is RefusedError
-        assert judged(method="POST", content_types=["application/json"], **navigating) is RefusedError
-        assert judged(fetch_modes=["no-cors"], **cross) is RefusedError
-        assert judged(**cross) is RefusedError
+        posting = {"method": "POST", "content_types": ["application/json"]}
+        assert judged(target="/", **posting, **navigating) is RefusedError
+        assert judged(target="/", fetch_modes=["no-cors"], **cross) is RefusedError
+        assert judged(target="/", **cross) is RefusedError
         assert judged(fetch_sites=["none", "cross-site"]) is RefusedError
 
     def test_a_page_of_a_listed_origin_is_told_how_to_load_pictures(self):
@@ -211,6 +218,53 @@ class TestTokens:
     )  # fmt: skip
     def test_nothing_else_does(self, values):
         assert judged(self.policy, authorizations=values) is UnauthorizedError
+
+    @pytest.mark.parametrize(
+        "value",
+        [basic(":s3cret"), basic("anybody:s3cret"), basic("us\udcffer:s3cret"), "basic  OnMzY3JldA=="],
+    )
+    def test_the_password_of_basic_opens_whoever_it_is(self, value):
+        assert judged(self.policy, authorizations=[value]) is None
+        assert judged(self.policy, method="DELETE", authorizations=[value]) is None
+
+    def test_a_token_may_have_colons(self):
+        policy = DoorPolicy.build("127.0.0.1", 8081, token="a:b:")
+        assert judged(policy, authorizations=[basic("user:a:b:")]) is None
+        assert judged(policy, authorizations=[basic("a:b:")]) is UnauthorizedError
+
+    @pytest.mark.parametrize(
+        "value",
+        [basic("s3cret"), basic("s3cret:"), basic(":"), basic(""), basic(":S3cret"), basic(":s3cret\n"),
+         basic(": s3cret"), "Basic :s3cret", "Basic", "Basic ", "Basic %%%", "Basic OnMzY3JldA", "Basic OnMzY3JldA==x",
+         "Basic \udcff", "Basic Onmz Y3JldA==", "Basic/OnMzY3JldA==", "Basic " + "A" * 30_000, "Digest s3cret"],
+    )  # fmt: skip
+    def test_other_passwords_and_what_is_no_basic_do_not(self, value):
+        assert judged(self.policy, authorizations=[value]) is UnauthorizedError
+
+    def test_a_wrong_password_spoils_a_right_token(self):
+        for other in ({"query_tokens": ["s3cret"]}, {"authorizations": ["Bearer s3cret"]}):
+            shown = [*other.pop("authorizations", []), basic("x:wrong")]
+            assert judged(self.policy, authorizations=shown, **other) is UnauthorizedError
+
+    def test_an_empty_basic_shows_nothing(self):
+        for value in (basic(":"), basic("user:"), "Basic", ""):
+            assert judged(self.policy, query_tokens=["s3cret"], authorizations=[value]) is None
+
+    def test_the_page_itself_needs_none_and_nothing_else_is_exempt(self):
+        for target in ("/", "/?", "/?x=1&token=wrong"):
+            for method in ("GET", "HEAD"):
+                assert judged(self.policy, method=method, target=target) is None
+                assert judged(self.policy, method=method, target=target, host="evil.example") is RefusedError
+                assert judged(self.policy, method=method, target=target, origins=["null"]) is RefusedError
+                assert (
+                    judged(self.policy, method=method, target=target, fetch_sites=["cross-site"])
+                    is RefusedError
+                )
+            for method in ("POST", "DELETE", "PUT", "get"):
+                assert judged(self.policy, method=method, target=target) is UnauthorizedError
+        for target in ("//", "/./", "/#", "/;", "/%2f", "/index.html", "/health", "/metrics", "*",
+                       "http://127.0.0.1:8081/", "http://127.0.0.1:8081", "//127.0.0.1:8081/"):  # fmt: skip
+            assert judged(self.policy, target=target) is UnauthorizedError, target
 
     def test_a_query_opens_for_what_only_reads(self):
         for method in ("GET", "HEAD"):
@@ -258,6 +312,26 @@ class TestContentTypes:
                       "text/plain; application/json", "application/jsonx", "multipart/mixed"):  # fmt: skip
             assert judged(method=method, content_types=[value]) is MediaTypeError, value
         assert judged(method=method, content_types=["application/json", "application/json"]) is MediaTypeError
+
+    @pytest.mark.parametrize(
+        "target", ["/sdapi/v1/interrupt", "/sdapi/v1/skip?x=1", "//sdapi//v1/interrupt/"]
+    )
+    def test_what_has_no_body_needs_none_where_clients_send_none(self, target):
+        bare = {"method": "POST", "target": target}
+        assert judged(**bare, has_body=False) is None
+        assert judged(**bare) is MediaTypeError
+        assert judged(**bare, has_body=False, content_types=["text/plain"]) is MediaTypeError
+        assert judged(**bare, has_body=False, content_types=["application/json"]) is None
+        assert judged(**bare, has_body=False, origins=["null"]) is RefusedError
+        assert judged(**bare, has_body=False, fetch_sites=["cross-site"]) is RefusedError
+
+    @pytest.mark.parametrize(
+        "target", ["/v1/jobs", "/sdapi", "/sdapiv1", "/x/sdapi/v1", "/SDAPI/v1/skip", "sdapi/"]
+    )
+    def test_elsewhere_it_needs_one(self, target):
+        policy = DoorPolicy.build("127.0.0.1", 8081)
+        error = judge(policy, RequestFacts("POST", target, ["127.0.0.1:8081"], has_body=False))
+        assert isinstance(error, MediaTypeError | RefusedError)
 
     @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS"])
     def test_other_methods_need_none(self, method):

@@ -59,6 +59,7 @@ def test_every_field_has_its_name_on_the_wire() -> None:
         "sampler": "euler", "scheduler": "karras", "count": 2, "initImage": text_of(b"i"), "maskImage": text_of(b"m"),
         "strength": 0.5, "clipSkip": 2, "loras": [{"name": "a"}, {"name": "b", "weight": 0.5}],
         "previews": {"method": "proj", "stride": 2, "skipFirst": 1, "format": "png", "maxSize": 64},
+        "modelId": "m",
     }  # fmt: skip
     assert {field.alias for field in ImageRequest.model_fields.values()} == fields.keys()
     assert image_request(fields) == ImageRequest(
@@ -67,6 +68,7 @@ def test_every_field_has_its_name_on_the_wire() -> None:
         scheduler="karras", count=2, init_image=b"i", mask_image=b"m", strength=0.5, clip_skip=2,
         loras=(Lora(name="a"), Lora(name="b", weight=0.5)),
         previews=PreviewOptions(method="proj", stride=2, skip_first=1, format="png", max_size=64),
+        model_id="m",
     )  # fmt: skip
 
 
@@ -135,7 +137,7 @@ WRONG = [
     *({name: 8.5} for name in ("width", "height", "steps", "seed", "count", "clipSkip")),
     *({name: value} for name in ("prompt", "negativePrompt", "sampler", "scheduler") for value in (5, True, [], {})),
     {"width": 63}, {"width": 65}, {"width": 4104}, {"height": 0}, {"steps": 0}, {"steps": 1001}, {"count": 0},
-    {"count": 6}, {"cfgScale": -0.1}, {"cfgScale": 50.1}, {"strength": 1.1}, {"seed": 2**63}, {"clipSkip": 0},
+    {"count": 11}, {"cfgScale": -0.1}, {"cfgScale": 50.1}, {"strength": 1.1}, {"seed": 2**63}, {"clipSkip": 0},
     {"prompt": ""}, {"prompt": " \n"}, {"prompt": "a\0b"}, {"prompt": None}, {"negativePrompt": "\0"},
     {"previews": 5}, {"previews": True}, {"previews": []}, {"previews": "proj"}, {"previews": {"method": "x"}},
     {"previews": {"stride": "1"}}, {"previews": {"stride": 0}}, {"previews": {"maxSize": True}},
@@ -240,7 +242,7 @@ BAD_BODIES = [
     (b'{"prompt": "a", "loras": ' + b'[{"loras":' * 20_000, 400, "INVALID_REQUEST"),
     (b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}", 400, "INVALID_REQUEST"),
     (body(seed="5"), 400, "INVALID_REQUEST"),
-    (body(model="x"), 400, "INVALID_REQUEST"),
+    (body(colour="x"), 400, "INVALID_REQUEST"),
     (body(initImage="http://127.0.0.1:1/a.png"), 400, "INPUT_IMAGE_INVALID"),
     (body(initImage="/etc/passwd"), 400, "INPUT_IMAGE_INVALID"),
     (body(initImage="/etc/abc"), 400, "INPUT_IMAGE_INVALID"),  # also base64
