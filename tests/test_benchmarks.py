@@ -80,11 +80,19 @@ FIGURES = {
         "event_to_last_stream_median",
         "rss_per_stream",
     },
+    "openai_api": {"added_to_engine_median", "added_to_picture_median", "first_partial_to_sdk_p95"},
     "server_memory": {
         "idle",
         "idle_after_a_generation",
         "results_added",
         "results_fetched_added",
+    },
+    "history": {
+        "list_slowest_p95",
+        "list_over_http_slowest_p95",
+        "keep_linked_median",
+        "keep_written_median",
+        "generation_added",
     },
     "inspection": {
         f"{file}_{figure}"
@@ -112,6 +120,7 @@ FIGURES = {
     },
     "models_list": {"list_and_check", "list_and_check_to_bare", "resolve_a_name", "size_of_all", "command"},
 }
+BROWSER_FIGURES = {"page": {"size", "usable_median", "known_median", "painted_median"}}
 NEED_NO_ENGINE = (
     "startup",
     "guard",
@@ -119,6 +128,8 @@ NEED_NO_ENGINE = (
     "download",
     "extraction",
     "server_push",
+    "openai_api",
+    "history",
     "inspection",
     "models_list",
     "pull",
@@ -129,7 +140,7 @@ NEED_NO_ENGINE = (
 
 def check(report: dict[str, dict[str, dict[str, object]]], name: str) -> None:
     assert report["benchmark"] == name
-    assert set(report["figures"]) == FIGURES[name]
+    assert set(report["figures"]) == (FIGURES | BROWSER_FIGURES)[name]
     for figure in report["figures"].values():
         assert isinstance(figure["value"], float)
         assert figure["unit"]
@@ -152,4 +163,10 @@ def test_a_benchmark_without_the_engine_prints_its_figures(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(FIGURES) - set(NEED_NO_ENGINE)))
 def test_a_benchmark_of_the_real_engine_prints_its_figures(name: str, engine_data: Path) -> None:
+    check(run(name), name)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", BROWSER_FIGURES)
+def test_a_benchmark_in_a_browser_prints_its_figures(name: str) -> None:
     check(run(name), name)

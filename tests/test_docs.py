@@ -23,6 +23,10 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+# Where the pages have a server; a snippet that names it gets one, with a queue and a gallery, on a port of its own.
+PORT = "8081"
+
+
 def snippets(language: str) -> list:
     found = []
     for page in PAGES:
@@ -35,14 +39,17 @@ def snippets(language: str) -> list:
 
 @pytest.mark.parametrize("code", snippets("python"))
 def test_python(code: str, hub_environment: dict[str, str], tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=hub_environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with contextlib.ExitStack() as stack:
+        if PORT in code:
+            code = stack.enter_context(with_server(code, hub_environment, tmp_path))
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=hub_environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -114,6 +121,14 @@ def serving(arguments: list[str], environment: dict[str, str], folder: Path) -> 
             assert server.wait(30) == 0
 
 
+@contextlib.contextmanager
+def with_server(code: str, environment: dict[str, str], folder: Path) -> Iterator[str]:
+    """The snippet as it is to be run while a server is there."""
+    arguments = ["sdmanager", "serve", "--queue", "8", "--gallery", "gallery"]
+    with serving(arguments, environment, folder) as url:
+        yield code.replace(PORT, url.rpartition(":")[2])
+
+
 def _write_room(environment: dict[str, str], folder: Path) -> None:
     """The settings file of the page, and a llama-server for it, on a port that is free."""
     (page,) = snippets("toml")
@@ -133,6 +148,7 @@ def _write_room(environment: dict[str, str], folder: Path) -> None:
 @pytest.mark.parametrize("arguments", serve_commands())
 def test_serving(arguments: list[str], hub_environment: dict[str, str], tmp_path: Path) -> None:
     _before(arguments[1:], hub_environment, tmp_path)
+    hub_environment["BROWSER"] = "true"  # --open opens nothing on the machine that runs the tests
     if "room.toml" in arguments:
         _write_room(hub_environment, tmp_path)
     with serving(arguments, hub_environment, tmp_path) as url:
@@ -146,19 +162,23 @@ def test_serving(arguments: list[str], hub_environment: dict[str, str], tmp_path
 
 @pytest.mark.parametrize("script", snippets("bash"))
 def test_shell_scripts_against_a_server(script: str, environment: dict[str, str], tmp_path: Path) -> None:
-    with serving(["sdmanager", "serve"], environment, tmp_path) as url:
-        script = script.replace("http://127.0.0.1:8081", url)
+    assert PORT in script
+    with with_server(script, environment, tmp_path) as shown:
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
+            ["bash", "-euo", "pipefail", "-c", shown],
             cwd=tmp_path,
             capture_output=True,
             text=True,
             check=False,
         )
-        assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+    if '"previews": {' in script:
         assert "event: preview" in done.stdout
         assert "event: complete" in done.stdout
-        assert (tmp_path / "lighthouse.png").read_bytes().startswith(b"\x89PNG")
+    for name in re.findall(r" -o (\S+)", script):
+        data = (tmp_path / name).read_bytes()
+        assert data.startswith(b"\x89PNG") if name.endswith(".png") else data
 
 
 def test_links_lead_somewhere() -> None:

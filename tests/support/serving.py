@@ -20,7 +20,7 @@ from sdmanager.errors import ModelNotFoundError
 from sdmanager.generation import ImageRequest
 from sdmanager.jobs import GenerationRegistry, GenerationService
 from sdmanager.manager.shelf import ModelShelf
-from sdmanager.server import DoorPolicy, EngineInfo, Face, HttpServer, ModelEntry, ServerInfo, bind
+from sdmanager.server import DoorPolicy, EngineInfo, Face, HttpServer, Metrics, ModelEntry, ServerInfo, bind
 
 GENERATIONS = "/v1/images/generations"
 WAIT = 120.0  # only where hanging is the failure
@@ -123,12 +123,21 @@ async def serving(
         if isinstance(generator, LocalGenerator):
             generator.check(request)
 
-    service = GenerationService(generator, registry, queue_size=queue_size, recorder=history)
+    metrics = Metrics()
+    service = GenerationService(
+        generator,
+        registry,
+        queue_size=queue_size,
+        complete=generator.bound if isinstance(generator, LocalGenerator) else lambda request: request,
+        on_event=metrics.take,
+        recorder=history,
+    )
     sock = bind("127.0.0.1", "auto")
     port = sock.getsockname()[1]
     facts = {
         "version": "0", "status": "running", "model": "demo", "engine": EngineInfo(variant="cpu"), "pid": os.getpid(),
-        "host": "127.0.0.1", "port": port, "started_at": 1_700_000_000_000, **(info or {}),
+        "host": "127.0.0.1", "port": port, "started_at": 1_700_000_000_000,
+        "gallery": history is not None, **(info or {}),
     }  # fmt: skip
 
     def info_now() -> ServerInfo:
@@ -137,7 +146,7 @@ async def serving(
     models = (
         ModelShelf(generator, generator._settings) if isinstance(generator, LocalGenerator) else OneModel()
     )
-    face = Face(service, info_now, check, models, history)
+    face = Face(service, info_now, check, models, history, metrics)
     server = HttpServer(face, sock, DoorPolicy.build("127.0.0.1", port, **(policy or {})))
     await server.start()
     client = aiohttp.ClientSession(server.url)
