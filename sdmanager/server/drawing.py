@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
 
 from sdmanager.errors import AlreadyTerminalError, GenerationCancelledError, GenerationNotFoundError
 from sdmanager.jobs import Status
@@ -12,37 +15,76 @@ from sdmanager.jobs import Status
 from .face import FACE
 
 if TYPE_CHECKING:
-    from aiohttp import web
+    from collections.abc import AsyncIterator
 
     from sdmanager.generation import GenerationResult
     from sdmanager.jobs import Generation
 
-# aiohttp tells no handler that its client has gone: it has to look.
-_LOOK_SECONDS: Final = 0.25
+# aiohttp tells no handler that its client has gone: it has to look this often.
+LOOK_SECONDS: Final = 0.25
 
 
-async def outcome(request: web.Request, generation_id: str) -> GenerationResult:
-    """Wait for the pictures of a generation that this request alone waits for.
+class Waiters:
+    """How many requests wait for each generation: the last one that leaves takes it along.
+
+    Attributes:
+        counts: By the id of the generation; those that nobody waits for are not in it.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+
+WAITERS: Final = web.AppKey("waiters", Waiters)
+
+
+@contextlib.asynccontextmanager
+async def waiting(request: web.Request, generation_id: str, *, joined: bool = False) -> AsyncIterator[None]:
+    """A block in which a request waits for a generation, which is cancelled with the last one that leaves before it
+    has ended.
+
+    Its key goes with it: a client that comes again with it has the same drawn anew.
+
+    Args:
+        request: Of the client.
+        generation_id: Just accepted; nothing may have been awaited since.
+        joined: Whether another request asked for it first. Where that one does not wait, but comes for it later, it is
+            not cancelled.
+    """
+    counts = request.app[WAITERS].counts
+    if joined and generation_id not in counts:
+        yield
+        return
+    counts[generation_id] += 1
+    try:
+        yield
+    finally:
+        counts[generation_id] -= 1
+        if not counts[generation_id]:
+            del counts[generation_id]
+            await asyncio.shield(_abandon(request, generation_id))
+
+
+async def outcome(request: web.Request, generation_id: str, *, joined: bool = False) -> GenerationResult:
+    """Wait for the pictures of a generation, for as long as the client does; see ``waiting``.
 
     Raises:
-        ConnectionResetError: The client has gone, and the generation was cancelled for it.
+        ConnectionResetError: The client has gone.
         GenerationCancelledError: It was cancelled.
         SDManagerError: What it failed with.
 
-    Cancelling the task cancels the generation.
+    Cancelling the task counts as the client's leaving.
     """
-    service = request.app[FACE].service
-    waiting = asyncio.ensure_future(service.wait(generation_id))
-    try:
-        while not waiting.done():
-            await asyncio.wait([waiting], timeout=_LOOK_SECONDS)
-            if not waiting.done() and is_gone(request):
-                raise ConnectionResetError("The client has gone.")
-    except BaseException:
-        waiting.cancel()
-        await asyncio.shield(cancel(request, generation_id))
-        raise
-    return result_of(waiting.result())
+    async with waiting(request, generation_id, joined=joined):
+        ending = asyncio.ensure_future(request.app[FACE].service.wait(generation_id))
+        try:
+            while not ending.done():
+                await asyncio.wait([ending], timeout=LOOK_SECONDS)
+                if not ending.done():
+                    see_that_it_is_there(request)
+        finally:
+            ending.cancel()
+    return result_of(ending.result())
 
 
 def result_of(generation: Generation) -> GenerationResult:
@@ -65,7 +107,24 @@ def is_gone(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()
 
 
+def see_that_it_is_there(request: web.Request) -> None:
+    """See whether the client still waits.
+
+    Raises:
+        ConnectionResetError: It has gone.
+    """
+    if is_gone(request):
+        raise ConnectionResetError("The client has gone.")
+
+
 async def cancel(request: web.Request, generation_id: str) -> None:
     """Cancel a generation, if it has not ended."""
     with contextlib.suppress(AlreadyTerminalError, GenerationNotFoundError):
         await request.app[FACE].service.cancel(generation_id)
+
+
+async def _abandon(request: web.Request, generation_id: str) -> None:
+    # The key first: who comes again with it, as the SDKs do by themselves, is not to be told of this end.
+    with contextlib.suppress(AlreadyTerminalError, GenerationNotFoundError):
+        request.app[FACE].service.registry.update(generation_id, keyless=True)
+    await cancel(request, generation_id)

@@ -114,10 +114,15 @@ class OpenStreams:
         """A time limit for the end of a stream as a whole, however many pieces it has."""
         return asyncio.timeout(_PATIENCES * self.times.patience)
 
-    def drop(self, request: web.Request) -> None:
-        """Let go of a reader that is gone or stuck. When the server stops, who keeps up gets a proper end instead."""
+    def drop(self, request: web.Request, *, whole: bool = True) -> None:
+        """Let go of a reader that is gone or stuck. When the server stops, who keeps up gets a proper end instead.
+
+        Args:
+            request: Of the reader.
+            whole: Whether what it got ends with an event: half of one must not have a proper end.
+        """
         transport = request.transport
-        if transport is not None and not (self.closing and transport.get_write_buffer_size() == 0):
+        if transport is not None and not (self.closing and whole and transport.get_write_buffer_size() == 0):
             transport.abort()
 
     def close(self) -> None:

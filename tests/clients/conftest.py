@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -11,6 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+
+def need(program: str) -> None:
+    """Fail where a program is missing: left out, these tests would say that all clients work."""
+    if shutil.which(program) is None:
+        pytest.fail(f"{program} is missing. Install Node.js 18 or newer with npm, or run without -m clients.")
 
 
 def kept(name: str, make: Callable[[Path], None]) -> Path:
@@ -34,8 +41,8 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
 @pytest.fixture(scope="session")
 def node_sdk() -> Callable[[str], Path]:
     """Gives a folder with a version of the Node SDK in it."""
-    if shutil.which("npm") is None:
-        pytest.skip("needs node and npm")
+    need("node")
+    need("npm")
 
     def make(version: str) -> Path:
         def install(folder: Path) -> None:
@@ -51,6 +58,8 @@ def node_sdk() -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def python_sdk() -> Callable[[str], Path]:
     """Gives a folder with a version of the Python SDK in it, for ``PYTHONPATH``."""
+    if importlib.util.find_spec("pip") is None:
+        pytest.fail("pip is missing in this environment. Install it with: python -m ensurepip")
 
     def make(version: str) -> Path:
         def install(folder: Path) -> None:
@@ -65,8 +74,7 @@ def python_sdk() -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def axe() -> str:
     """The script of axe-core, which judges whether a page is for everybody."""
-    if shutil.which("npm") is None:
-        pytest.skip("needs npm")
+    need("npm")
 
     def install(folder: Path) -> None:
         command = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "axe-core@4.10.3"]

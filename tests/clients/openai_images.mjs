@@ -1,8 +1,11 @@
 // Everything that the Node SDK can ask of images; what it gets is printed as JSON.
 // Arguments: base URL, URL of a server that is busy, a PNG file.
 
+import { File } from "node:buffer";
 import fs from "node:fs";
 import OpenAI, { toFile } from "openai";
+
+globalThis.File ??= File; // Node 18 has it, but not as a global
 
 const [baseURL, busyURL, file] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey: "sk-local", timeout: 120_000 });

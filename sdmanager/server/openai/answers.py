@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from typing import TYPE_CHECKING, Final
+
+from sdmanager.server.wire import base64_text
 
 from .pictures import final_picture, partial_picture
 
@@ -36,7 +37,7 @@ def whole_answer(result: GenerationResult, order: Order) -> bytes:
         "created": int(time.time()),
         **_common(order, (first.width, first.height)),
         "data": [
-            {"b64_json": _text(final_picture(image, order.output)), "seed": image.seed}
+            {"b64_json": base64_text(final_picture(image, order.output)), "seed": image.seed}
             for image in result.images
         ],
         "usage": _USAGE,
@@ -84,7 +85,7 @@ def _event(
     return frame(
         {
             "type": f"{order.operation.value}.{name}",
-            "b64_json": _text(picture),
+            "b64_json": base64_text(picture),
             "created_at": int(time.time()),
             **_common(order, size),
             **more,
@@ -99,7 +100,3 @@ def _common(order: Order, size: tuple[int, int]) -> dict[str, object]:
         "background": "opaque",
         "output_format": order.output.format,
     }
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")

@@ -6,10 +6,12 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sdmanager.engine.images import natural_size
 from sdmanager.errors import ModelNotFoundError
 from sdmanager.generation import ImageRequest, PreviewFormat, PreviewOptions
+from sdmanager.server.models_api import find_model
 
-from .models import find_model, is_current
+from .models import is_current
 from .partials import stride_for
 from .pictures import input_fields
 
@@ -44,6 +46,9 @@ class Draft:
     def build(self) -> ImageRequest:
         """The request. Takes its time where there are pictures.
 
+        What follows from the model's defaults does not count as asked for: the same order with the same key is the same
+        request also when another model has become the current one.
+
         Raises:
             InvalidRequestError: A field is wrong.
             InputImageError: A picture cannot be read.
@@ -51,12 +56,15 @@ class Draft:
         order, more = self.order, dict[str, object]()
         if self.model_id is not None:
             more["modelId"] = self.model_id
+        picture = None
         if self.image is not None:
-            is_open = order.partial_images > 0 and order.fields.keys().isdisjoint({"width", "height"})
-            more |= input_fields(self.image, self.mask, self._usual_size() if is_open else None)
+            inputs, picture = input_fields(self.image, self.mask)
+            more |= inputs
         request = order.request(more)
         drawn = request.with_defaults(**self.defaults)
         self.size = drawn.width, drawn.height
+        if picture is not None and order.fields.keys().isdisjoint({"width", "height"}):
+            self.size = natural_size(picture, *self.size)
         if not order.partial_images:
             return request
         # The engine takes a share of the steps where it starts from a picture.
@@ -66,17 +74,25 @@ class Draft:
             stride=stride_for(steps, order.partial_images),
             format=PreviewFormat.PNG,
         )
-        return request.model_copy(update={"previews": previews})
-
-    def _usual_size(self) -> tuple[int, int]:
-        usual = ImageRequest(prompt=".").with_defaults(**self.defaults)
-        return usual.width, usual.height
+        return request.with_defaults(previews=previews)
 
 
 async def draft_of(
-    models: Models, order: Order, image: bytes | None = None, mask: bytes | None = None
+    models: Models,
+    order: Order,
+    image: bytes | None = None,
+    mask: bytes | None = None,
+    *,
+    repeated: bool = False,
 ) -> Draft:
     """A draft with the model that the order names, and its defaults where partial images depend on them.
+
+    Args:
+        models: Those of the server.
+        order: What is asked for.
+        image: The bytes of the picture to start from, or None.
+        mask: Likewise.
+        repeated: Whether it was accepted before: its model may be gone meanwhile.
 
     Raises:
         ModelNotFoundError: There is no such model.
@@ -84,8 +100,12 @@ async def draft_of(
     draft = Draft(order, None, image=image, mask=mask)
     if not is_current(models, order.model):
         assert order.model is not None  # noqa: S101 - none means the current one
-        entry = await find_model(models, order.model)
-        draft.model_id, draft.defaults = entry.name, entry.defaults
+        draft.model_id = order.model
+        try:
+            draft.defaults = (await find_model(models, order.model)).defaults
+        except ModelNotFoundError:
+            if not repeated:
+                raise
     else:
         if order.model == models.current:
             draft.model_id = order.model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import (
@@ -11,6 +11,7 @@ from sdmanager.errors import (
     ModelNotFoundError,
     SDManagerError,
     ServerBusyError,
+    ServerError,
     UnauthorizedError,
 )
 from sdmanager.server.responses import error_response
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from aiohttp import web
+
+_log = logging.getLogger("sdmanager.server")
 
 REQUEST_ID: Final = "x-request-id"
 
@@ -42,9 +45,8 @@ def openai_error(
     if isinstance(drawn, str):
         # The SDKs repeat what was answered with 409, 429 or 5xx: what failed would be drawn three times.
         own |= {REQUEST_ID: drawn, "x-should-retry": "false"}
-    response = error_response(error, own, status=_status(error) if status is None else status)
-    response.body = json.dumps({"error": openai_failure(error)}).encode("ascii")
-    return response
+    status = _status(error) if status is None else status
+    return error_response(error, own, status=status, body={"error": openai_failure(error)})
 
 
 def openai_failure(error: SDManagerError) -> dict[str, object]:
@@ -68,12 +70,24 @@ def invalid(
 
 @contextlib.contextmanager
 def ending(generation_id: str) -> Iterator[None]:
-    """A block in which errors are how a generation ended: its client is told not to try again by itself."""
+    """A block in which errors are how a generation ended: its client is told not to try again by itself.
+
+    That goes for mistakes of ours, too, which are logged; not for a client that has gone.
+
+    Raises:
+        SDManagerError: There was an error.
+        ConnectionError: The client has gone.
+    """
     try:
         yield
+    except ConnectionError:
+        raise
     except SDManagerError as exc:
         exc.details[_DRAWN] = generation_id
         raise
+    except Exception as exc:
+        _log.exception("The answer with generation %s could not be made.", generation_id)
+        raise ServerError("The server made a mistake.", details={_DRAWN: generation_id}) from exc
 
 
 def _status(error: SDManagerError) -> int:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sdmanager.server.body import JSON_MAX, read_form
-from sdmanager.server.face import FACE
-from sdmanager.server.requests import idempotency_key
+from sdmanager.server.body import read_form
+from sdmanager.server.requests import refuse_large_if_full
 
 from .errors import invalid
 from .order import from_texts
@@ -32,9 +31,7 @@ async def read_fields_and_pictures(
         RefusedError: It is too large, or did not come in time.
         ServerBusyError: There is no place for it anyway; it is not read.
     """
-    if request.content_length is None or request.content_length > JSON_MAX:
-        keys = request.headers.getall("Idempotency-Key", [])
-        request.app[FACE].service.refuse_if_full(idempotency_key(keys))
+    refuse_large_if_full(request)
     form = await read_form(request, image_fields=(*_IMAGES, "mask"), repeated=_IMAGES)
     image = _image(form)
     mask = form.pop("mask", None) if with_mask else None

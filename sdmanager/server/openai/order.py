@@ -48,6 +48,8 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "height": ("height",),
     "loras": ("loras",),
 }
+# Where an empty text is a text.
+_FREE_TEXTS: Final = frozenset({*_FIELDS["prompt"], *_FIELDS["negativePrompt"]})
 _TEXT_FIELDS: Final = frozenset({"prompt", "negativePrompt", "sampler", "scheduler"})
 
 # Parts of a form that are no texts.
@@ -127,6 +129,12 @@ class Order:
         except InvalidRequestError as exc:
             raise self._in_its_words(exc) from None
 
+    def name_param(self, error: InvalidRequestError) -> None:
+        """Have an error that a later check raised name its field as the client does."""
+        fields = error.details.get("fields")
+        if isinstance(fields, list) and fields:
+            error.details.setdefault("param", self.names.get(str(fields[0]), str(fields[0])))
+
     def _in_its_words(self, error: InvalidRequestError) -> InvalidRequestError:
         known = re.compile(rf"\b(?:{'|'.join(self.names)})\b")
         message = known.sub(lambda match: self.names[match[0]], error.message)
@@ -160,13 +168,13 @@ def _value(text: str) -> object:
 
 
 def order_of(fields: Mapping[str, object], operation: Operation) -> Order:
-    """What the fields of a body ask for. Null is absent, and what is unknown is ignored.
+    """What the fields of a body ask for. Null is absent, an empty choice likewise, and what is unknown is ignored.
 
     Raises:
         InvalidRequestError: A field has a wrong type or value, or there is no prompt; ``details`` name it. What the
             fields of the native API may be is checked later, by ``Order.request``.
     """
-    given = {name: value for name, value in fields.items() if value is not None}
+    given = {name: _plain(value) for name, value in fields.items() if not _is_absent(name, value)}
     for name in ("style", "user", "moderation", "input_fidelity"):
         _text(given, name)  # taken, and without effect
     _choice(given, "response_format", ("b64_json", "url"))
@@ -182,7 +190,7 @@ def order_of(fields: Mapping[str, object], operation: Operation) -> Order:
         operation=operation,
         fields={**native, "preset": preset, "count": 1 if count is None else count},
         names=names,
-        model=_text(given, "model") or None,
+        model=_text(given, "model"),
         quality=quality,
         output=Output(
             _choice(given, "output_format", _FORMATS) or "png", _whole(given, "output_compression", 0, 100)
@@ -190,6 +198,15 @@ def order_of(fields: Mapping[str, object], operation: Operation) -> Order:
         stream=stream,
         partial_images=partial_images if stream else 0,
     )
+
+
+def _is_absent(name: str, value: object) -> bool:
+    return value is None or (value == "" and name not in _FREE_TEXTS and name not in _VALUES)
+
+
+def _plain(value: object) -> object:
+    """Some languages have one kind of number, and write 2.0 for 2."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _native(given: Mapping[str, object], operation: Operation) -> tuple[dict[str, object], dict[str, str]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from PIL import Image, ImageOps
 
-from sdmanager.engine.images import natural_size, open_input
+from sdmanager.engine.images import open_input
 from sdmanager.errors import InputImageError
 
 from .errors import invalid
@@ -63,8 +63,8 @@ def _encoded(picture: Image.Image, output: Output) -> bytes:
     return buffer.getvalue()
 
 
-def input_fields(image: bytes, mask: bytes | None, usual: tuple[int, int] | None = None) -> dict[str, object]:
-    """Fields of the native API for the pictures that a client sends.
+def input_fields(image: bytes, mask: bytes | None) -> tuple[dict[str, object], Image.Image]:
+    """Fields of the native API for the pictures that a client sends, and the picture to start from, opened.
 
     In a mask of this API, what is transparent is redrawn; in ours, what is white. A mask that is nowhere transparent
     is taken for one of ours, and a picture that is transparent somewhere and has no mask is its own.
@@ -72,8 +72,6 @@ def input_fields(image: bytes, mask: bytes | None, usual: tuple[int, int] | None
     Args:
         image: The bytes of an image file.
         mask: Likewise, or None.
-        usual: Width and height that the model draws by default, where the size of the result, which has the shape of
-            the picture, must be known beforehand; None: it need not be.
 
     Raises:
         InputImageError: One cannot be read.
@@ -94,9 +92,7 @@ def input_fields(image: bytes, mask: bytes | None, usual: tuple[int, int] | None
         fields["maskImage"] = _png(white)
     elif alpha is not None:
         fields["maskImage"] = _png(ImageOps.invert(alpha))
-    if usual is not None:
-        fields["width"], fields["height"] = natural_size(picture, *usual)
-    return fields
+    return fields, picture
 
 
 def _opened(data: bytes, param: str) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -11,31 +12,30 @@ from aiohttp import web
 from sdmanager.errors import GenerationCancelledError, SDManagerError, ServerNotRunningError
 from sdmanager.generation import Cancelled, Completed, Failed, Preview
 from sdmanager.jobs import last_event
-from sdmanager.server.drawing import cancel, is_gone
+from sdmanager.server.drawing import LOOK_SECONDS, is_gone, see_that_it_is_there, waiting
 from sdmanager.server.face import FACE
-from sdmanager.server.streams import KEEP_ALIVE, OPEN_STREAMS, STREAM_HEADERS
+from sdmanager.server.streams import KEEP_ALIVE, OPEN_STREAMS, STREAM_HEADERS, End
 from sdmanager.threads import in_thread
 
 from .answers import completed_event, frame, partial_event
-from .errors import REQUEST_ID, openai_failure
+from .errors import REQUEST_ID, ending, openai_failure
 from .partials import Partials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sdmanager.generation import Event, GenerationResult
     from sdmanager.jobs import Feed
-    from sdmanager.server.streams import End
 
     from .draft import Draft
 
 _log = logging.getLogger("sdmanager.server")
 
-_LOOK_SECONDS: Final = 0.25  # aiohttp tells no handler that its client has gone
 _LAST_WORD_SECONDS: Final = 1.0
 
 
 async def stream_images(
-    request: web.Request, draft: Draft, generation_id: str, headers: Mapping[str, str], *, owned: bool
+    request: web.Request, draft: Draft, generation_id: str, headers: Mapping[str, str], *, joined: bool
 ) -> web.StreamResponse:
     """Answer with the events of a generation until it has ended, or nobody reads any more.
 
@@ -44,19 +44,16 @@ async def stream_images(
         draft: What is drawn for it.
         generation_id: The generation, which has just been accepted.
         headers: More headers.
-        owned: Whether the generation is for this client alone: it is cancelled when the client goes away.
+        joined: Whether another request asked for it first; see ``waiting``, which says what the client's leaving does.
 
-    Cancelling the task cancels the generation likewise.
+    Cancelling the task counts as that.
     """
     stream = _Stream(request, draft, generation_id, headers)
-    try:
-        await stream.run()
-    except (ConnectionError, TimeoutError):
-        await stream.leave()
-        request.app[OPEN_STREAMS].drop(request)
-    finally:
-        if owned:
-            await asyncio.shield(cancel(request, generation_id))
+    async with waiting(request, generation_id, joined=joined):
+        try:
+            await stream.run()
+        except (ConnectionError, TimeoutError):
+            await stream.leave()
     return stream.response
 
 
@@ -71,6 +68,8 @@ class _Stream:
         self._id = generation_id
         self._open = request.app[OPEN_STREAMS]
         self._partials = Partials(draft.order.partial_images)
+        # Few, and small: the feed itself keeps the newest alone, and encoding one takes longer than some steps.
+        self._due: deque[tuple[int, Preview]] = deque()
         self._clock = asyncio.get_running_loop().time
         self._said = self._clock()
         self._whole = False  # whether what was written ends with a frame
@@ -85,35 +84,43 @@ class _Stream:
         """
         service = self._request.app[FACE].service
         feed = service.feed(self._id)
-        await self.response.prepare(self._request)
-        self._whole = True
-        end = await self._follow(feed) if feed is not None else None
+        if feed is not None:
+            if feed.preview is not None and feed.preview.event is not None:
+                self._take(feed.preview.event)
+            feed.listeners.add(self._take)
+        try:
+            await self.response.prepare(self._request)
+            self._whole = True
+            end = await self._follow(feed) if feed is not None else None
+        finally:
+            if feed is not None:
+                feed.listeners.discard(self._take)
         async with self._open.ending():
-            await self._tell_end(end or last_event(service.get(self._id)))
+            await self._tell_end(end)
 
     async def leave(self) -> None:
-        """Say that the server stops, if that is why, so that the end of a stream is not taken for that of the work."""
+        """Let go of the client. It is told if the server stops, so that this is not taken for the end of the work."""
         if self._open.closing and self._whole and not is_gone(self._request):
             failure = openai_failure(ServerNotRunningError("The server is stopping."))
             try:
                 async with asyncio.timeout(_LAST_WORD_SECONDS):
                     await self.response.write(frame({"error": failure}))
             except (ConnectionError, TimeoutError):
-                pass
+                self._whole = False
+        self._open.drop(self._request, whole=self._whole)
 
     async def _follow(self, feed: Feed) -> End | None:
         """Tell of partial images until the generation has ended; None where its feed no longer knows how."""
-        cursor = 0
+        cursor, end = 0, None
         while True:
             for item in feed.since(cursor):
                 cursor = item.number
-                match item.event:
-                    case Preview() as preview:
-                        await self._tell_preview(preview)
-                    case Completed() | Failed() | Cancelled() as end:
-                        return end
-                    case _:
-                        pass
+                if isinstance(item.event, End):
+                    end = item.event
+            while self._due:
+                await self._tell_preview(*self._due.popleft())
+            if end is not None:
+                return end
             if feed.closed and feed.last_number <= cursor:
                 return None
             await self._wait(feed, cursor)
@@ -122,16 +129,19 @@ class _Stream:
         """Wait for news, and meanwhile see that the client is there, and let it see that we are."""
         heartbeat = self._open.times.heartbeat
         async with self._open.within(None):
-            news = await feed.wait(cursor, min(_LOOK_SECONDS, heartbeat))
-        if is_gone(self._request):
-            raise ConnectionResetError("The client has gone.")
-        if not news and self._clock() - self._said >= heartbeat:
+            await feed.wait(cursor, min(LOOK_SECONDS, heartbeat))
+        see_that_it_is_there(self._request)
+        if self._clock() - self._said >= heartbeat:  # also where there is news, of which nothing is told here
             await self._write(KEEP_ALIVE)
 
-    async def _tell_preview(self, preview: Preview) -> None:
-        index = self._partials.take(preview.image_index, preview.step, preview.total_steps)
-        if index is None:
-            return
+    def _take(self, event: Event) -> None:
+        """Keep a preview that becomes a partial image."""
+        if isinstance(event, Preview):
+            index = self._partials.take(event.image_index, event.step, event.total_steps)
+            if index is not None:
+                self._due.append((index, event))
+
+    async def _tell_preview(self, index: int, preview: Preview) -> None:
         which = {"partial_image_index": index}
         if self._draft.order.fields.get("count") != 1:
             which["image_index"] = preview.image_index - 1
@@ -143,12 +153,12 @@ class _Stream:
         else:
             await self._write(event)
 
-    async def _tell_end(self, end: End) -> None:
+    async def _tell_end(self, end: End | None) -> None:
         try:
-            match end:
+            match end or last_event(self._request.app[FACE].service.get(self._id)):
                 case Completed(result=result):
                     for index in range(len(result.images)):
-                        await self._write(await in_thread(completed_event, self._draft.order, result, index))
+                        await self._write(await self._completed(result, index))
                 case Failed(error=error):
                     raise error
                 case Cancelled():
@@ -156,7 +166,13 @@ class _Stream:
         except SDManagerError as exc:
             await self._write(frame({"error": openai_failure(exc)}))
 
+    async def _completed(self, result: GenerationResult, index: int) -> bytes:
+        with ending(self._id):
+            return await in_thread(completed_event, self._draft.order, result, index)
+
     async def _write(self, data: bytes) -> None:
+        if self._open.closing:  # nothing is begun that could not be ended
+            raise TimeoutError
         self._whole = False
         await self._open.write(self.response, data)
         self._whole, self._said = True, self._clock()

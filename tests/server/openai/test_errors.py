@@ -8,10 +8,11 @@ import logging
 
 import openai
 import pytest
-from openai_sdk import KEY, SMALL, sdk
+from openai_sdk import KEY, SMALL, failing, sdk
 from scripted_generator import ScriptedGenerator, progress
 from serving import GENERATIONS, Served, serving
 from sse_client import soon
+from yarl import URL
 
 from sdmanager.errors import (
     BlankImageError,
@@ -117,10 +118,26 @@ async def test_a_model_that_is_not_there(client, name, stream) -> None:
     assert caught.value.code == "model_not_found"
 
 
-async def test_what_the_engine_does_not_know_is_refused_at_once(client) -> None:
-    with pytest.raises(openai.BadRequestError, match="sampler") as caught:
-        await client.images.generate(prompt="a cat", extra_body={"sampler": "no such"})
-    assert caught.value.type == "invalid_request_error"
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"sampler": "no such"}, "sampler"),
+        ({"sampler_name": "no such"}, "sampler_name"),
+        ({"scheduler": "no such"}, "scheduler"),
+        ({"loras": [{"name": "no such"}]}, "loras"),
+        ({"loras": [{"name": "../no such"}]}, "loras"),
+        ({"prompt": "a cat <lora:no such:1>"}, "prompt"),
+        ({"prompt": "a cat <lora:x:heavy>"}, "prompt"),
+        ({"prompt": "a <lora:x<lora:x:1>:1>"}, "prompt"),
+        ({"prompt": "<lora:x:1>" * 99}, "prompt"),
+        ({"prompt": f"<lora:{'x' * 2000}"}, "prompt"),
+    ],
+)
+async def test_what_the_engine_does_not_know_is_refused_at_once_and_named(client, fields, param) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.post("/images/generations", body={"prompt": "a cat", **fields}, cast_to=object)
+    error = caught.value
+    assert (error.type, error.param, error.code) == ("invalid_request_error", param, "invalid_value")
 
 
 @pytest.mark.parametrize(
@@ -145,6 +162,21 @@ async def test_a_generation_that_fails_is_not_drawn_again(
     assert caught.value.response.headers["x-should-retry"] == "false"
     assert caught.value.request_id == drawn.id
     assert "a mistake of ours" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [OSError("a path of ours"), ValueError("a path of ours")])
+async def test_a_picture_that_cannot_be_sent_is_not_drawn_again(
+    quick: Served, scripted: ScriptedGenerator, scripted_client, monkeypatch, caplog, error
+) -> None:
+    monkeypatch.setattr("sdmanager.server.openai.answers.final_picture", failing(error))
+    scripted.finish()
+    with pytest.raises(openai.InternalServerError) as caught:
+        await scripted_client.images.generate(prompt="a cat")
+    (drawn,) = quick.service.registry.list()
+    assert (caught.value.request_id, scripted_client.posts) == (drawn.id, 1)
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    assert "a path of ours" not in str(caught.value)
+    assert "could not be made" in caplog.text
 
 
 async def test_a_generation_that_somebody_cancels_is_not_drawn_again(
@@ -226,6 +258,46 @@ async def test_the_door_speaks_openai_there(quick: Served, method, path, options
     assert reply.status == status
     assert set(reply.json["error"]) == {"message", "type", "param", "code"}
     assert reply.json["error"]["type"] == "invalid_request_error"
+
+
+SDK = {"x-stainless-lang": "js"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "speaks"),
+    [
+        ("POST", GENERATIONS, {**SDK, "Content-Type": "text/plain"}, 415, True),
+        ("POST", GENERATIONS, {**SDK, "Origin": "http://evil.invalid"}, 403, True),
+        ("POST", f"/{GENERATIONS}", {**SDK, "Origin": "http://evil.invalid"}, 403, True),
+        ("GET", "/v1/models/none", SDK, 404, True),
+        ("GET", f"{GENERATIONS}/none", SDK, 404, False),
+        ("GET", "/v1/info", {**SDK, "Origin": "http://evil.invalid"}, 403, False),
+        ("POST", GENERATIONS, {"Origin": "http://evil.invalid"}, 403, False),
+        ("GET", "/v1/models/none", {}, 404, False),
+    ],
+)
+async def test_the_door_speaks_openai_to_its_sdks_at_shared_paths(
+    quick: Served, method, path, headers, status, speaks
+) -> None:
+    url = URL(quick.url + path, encoded=True)
+    async with quick.client.request(
+        method, url, headers=headers, data=b"{}" if method == "POST" else None
+    ) as reply:
+        assert reply.status == status
+        assert ("type" in (await reply.json())["error"]) is speaks
+
+
+async def test_the_sdk_reads_its_errors_at_the_native_base_url(
+    scripted: ScriptedGenerator, home: Settings
+) -> None:
+    policy = {"token": "tt-a-token-that-is-long-enough"}
+    async with (
+        serving(scripted, home.generations_dir, policy=policy) as served,
+        sdk(served, "/v1") as stranger,
+    ):
+        with pytest.raises(openai.AuthenticationError) as caught:
+            await stranger.images.generate(prompt="a cat")
+    assert (caught.value.code, caught.value.type) == ("invalid_api_key", "authentication_error")
 
 
 async def test_credentials_are_neither_logged_nor_echoed(real: Served, caplog) -> None:

@@ -14,6 +14,8 @@ from openai_sdk import KEY, SMALL, picture_of, pixels_of, sdk
 from scripted_generator import ScriptedGenerator
 from serving import GENERATIONS, Served
 
+from sdmanager.server import schemas
+
 OPENAI = "/openai/v1/images/generations"
 FIELDS = {"prompt": "a lighthouse", "size": "64x64", "steps": 2, "seed": 7}
 
@@ -227,7 +229,12 @@ async def test_models_are_listed_and_found(real: Served, client) -> None:
     raw = (await real.get("/openai/v1/models")).json
     assert raw["object"] == "list"
     assert raw["data"][0]["name"] == raw["data"][0]["id"]
-    assert (await client.models.retrieve("demo")).id == "demo"
+    async with sdk(real, "/v1") as native:
+        for each in (client, native):
+            assert (await each.models.retrieve("demo")).id == "demo"
+    reply = await real.get("/v1/models/demo")
+    schemas.ModelBody.model_validate(reply.json)
+    assert reply.json in (await real.get("/v1/models")).json["data"]
 
 
 @pytest.mark.parametrize("name", ["dall-e-2", "dall-e-3", "gpt-image-1", "chatgpt-image-latest", "", "demo"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 import pytest
 from hypothesis import given
@@ -68,6 +69,27 @@ def test_what_is_absent_has_its_default() -> None:
     assert order(partial_images=3).partial_images == 0
     assert order(partial_images=3, stream=True).partial_images == 3
     assert order_of({}, Operation.VARIATION).request({}).prompt.strip()
+
+
+def test_whole_numbers_may_have_a_point() -> None:
+    made = drawn(n=2.0, steps=20.0, seed=7.0, clip_skip=2.0, width=64.0, height=128.0)
+    assert (made.count, made.steps, made.seed, made.clip_skip) == (2, 20, 7, 2)
+    assert (made.width, made.height) == (64, 128)
+    assert order(stream=True, partial_images=1.0, output_compression=50.0).output == Output("png", 50)
+    for fields in ({"n": 2.5}, {"n": math.inf}, {"n": math.nan}, {"steps": 2.5}):
+        with pytest.raises(InvalidRequestError):
+            drawn(**fields)
+
+
+def test_an_empty_choice_is_none() -> None:
+    names = ["size", "quality", "response_format", "background", "output_format", "style", "user", "model"]
+    names += ["moderation", "sampler", "sampler_name", "scheduler"]
+    assert order(**dict.fromkeys(names, "")) == order()
+    assert drawn(sampler="", sampler_name="euler").sampler == "euler"
+    assert drawn(negative_prompt="").negative_prompt == ""
+    for name in ("prompt", "n", "steps", "stream"):
+        with pytest.raises(InvalidRequestError):
+            drawn(**{name: ""})
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import json
 
+import aiohttp
 import numpy as np
 import openai
 import pytest
-from openai_sdk import picture_of, pixels_of, sdk, without_pictures
+from openai_sdk import failing, picture_of, pixels_of, sdk, without_pictures
 from raw_http import connected, request_bytes
 from scripted_generator import ScriptedGenerator, png, preview, progress, replanned, result_of, stage
 from serving import Served
@@ -17,7 +18,8 @@ from sse_client import soon
 
 from sdmanager.errors import EngineOutOfMemoryError
 from sdmanager.generation import Stage
-from sdmanager.server.streams import OPEN_STREAMS, StreamTimes
+from sdmanager.server.openai import stream
+from sdmanager.server.streams import KEEP_ALIVE, OPEN_STREAMS, StreamTimes
 
 OPENAI = "/openai/v1/images/generations"
 SMALL = {"prompt": "a lighthouse", "size": "64x64", "extra_body": {"steps": 8, "seed": 7}}
@@ -122,14 +124,10 @@ async def test_a_client_that_closes_its_stream_cancels_the_generation(real: Serv
 # On the wire
 
 
-async def test_the_frames_byte_for_byte(
-    quick: Served, scripted: ScriptedGenerator, written: list[bytes]
-) -> None:
+async def test_the_frames_byte_for_byte(quick: Served, scripted: ScriptedGenerator) -> None:
     reading = asyncio.create_task(frames(quick))
-    for step in (1, 2, 3):
-        scripted.tell(preview(step))
-        await soon(lambda: len(written) == step)  # noqa: B023 - only the newest preview is kept
-    scripted.tell(preview(4))
+    # At once: quicker than one of them is encoded.
+    scripted.tell(*map(preview, (1, 2, 3, 4)))
     scripted.finish(result_of(seed=7))
     headers, data = await reading
     assert headers["Content-Type"] == "text/event-stream; charset=utf-8"
@@ -181,6 +179,21 @@ async def test_the_sdk_reads_on_through_heartbeats(
     assert [event.type.partition(".")[2] for event in events] == ["partial_image", "completed"]
 
 
+async def test_steady_progress_of_which_nothing_is_told_does_not_silence_a_stream(
+    quick: Served, scripted: ScriptedGenerator, written: list[bytes]
+) -> None:
+    quick_heartbeats(quick, 0.05)
+    reading = asyncio.create_task(frames(quick, partial_images=0))
+
+    def heard() -> bool:
+        scripted.tell(progress(1))
+        return written.count(KEEP_ALIVE) >= 2
+
+    await soon(heard)
+    scripted.finish()
+    assert b"image_generation.completed" in (await reading)[1]
+
+
 async def test_a_failure_in_the_middle_is_raised_by_the_sdk(
     scripted: ScriptedGenerator, scripted_client
 ) -> None:
@@ -212,6 +225,67 @@ async def test_a_server_that_stops_ends_a_stream_properly(quick: Served, scripte
     data = (await reading)[1]  # whole, or this would raise
     assert json.loads(data.removeprefix(b"data: "))["error"]["code"] == "server_not_running"
     assert scripted.cancelled == 1
+
+
+@pytest.mark.parametrize("name", ["partial_event", "completed_event"])
+async def test_a_server_that_stops_while_a_picture_is_encoded_ends_a_stream_properly(
+    quick: Served, scripted: ScriptedGenerator, monkeypatch, name: str
+) -> None:
+    encode, loop = getattr(stream, name), asyncio.get_running_loop()
+
+    async def close() -> None:
+        quick.server._runner.app[OPEN_STREAMS].close()
+
+    def closing(*given) -> bytes:
+        asyncio.run_coroutine_threadsafe(close(), loop).result()
+        return encode(*given)
+
+    monkeypatch.setattr(stream, name, closing)
+    scripted.tell(preview(2))
+    scripted.finish()
+    data = (await frames(quick, partial_images=1))[1]
+    last = json.loads(data.split(b"\n\n")[-2].removeprefix(b"data: "))
+    assert last["error"]["code"] == "server_not_running"
+
+
+async def test_half_an_event_has_no_proper_end(
+    quick: Served, scripted: ScriptedGenerator, monkeypatch
+) -> None:
+    streams = quick.server._runner.app[OPEN_STREAMS]
+
+    async def half(response, data: bytes) -> None:
+        await response.write(data[: len(data) // 2])
+        streams.close()
+        raise TimeoutError
+
+    monkeypatch.setattr(streams, "write", half)
+    scripted.finish()
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await frames(quick)
+
+
+async def test_a_picture_that_cannot_be_sent_ends_a_stream_with_an_error(
+    quick: Served, scripted: ScriptedGenerator, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr("sdmanager.server.openai.answers.final_picture", failing(ValueError("secret")))
+    scripted.finish()
+    data = (await frames(quick, partial_images=0))[1]
+    failure = json.loads(data.removeprefix(b"data: "))["error"]
+    assert (failure["type"], "secret" in failure["message"]) == ("server_error", False)
+    assert "could not be made" in caplog.text
+
+
+async def test_a_generation_that_is_forgotten_meanwhile_ends_its_stream_with_an_error(
+    quick: Served, scripted: ScriptedGenerator, monkeypatch
+) -> None:
+    """Its feed no longer knows the end, and the registry knows nothing."""
+
+    async def follow(_stream, _feed) -> None:
+        quick.service.registry.delete(quick.service.current)
+
+    monkeypatch.setattr(stream._Stream, "_follow", follow)
+    data = (await frames(quick))[1]
+    assert json.loads(data.removeprefix(b"data: "))["error"]["code"] == "not_found"
 
 
 async def test_a_busy_server_refuses_a_stream_before_it_begins(
@@ -246,20 +320,6 @@ async def test_a_stream_that_is_asked_for_again_by_its_key_gives_the_end(
         end = json.loads(data.split(b"\n\n")[-2].removeprefix(b"data: "))
         assert (end["type"], end["seed"]) == ("image_generation.completed", 9)
     assert len(scripted.requests) == 1
-
-
-async def test_who_asked_again_does_not_cancel_it_by_leaving(
-    quick: Served, scripted: ScriptedGenerator
-) -> None:
-    headers = {"Idempotency-Key": "one"}
-    first = asyncio.create_task(quick.ask("POST", OPENAI, json=STREAM, headers=headers))
-    await soon(lambda: scripted.requests)
-    async with quick.client.post(OPENAI, json=STREAM, headers=headers) as response:
-        assert response.headers["Idempotency-Replayed"] == "true"
-        response.close()
-    await soon(lambda: len(quick.server._runner.server.connections) == 1)
-    scripted.finish()
-    assert b"image_generation.completed" in (await first).body
 
 
 async def test_only_what_is_wanted_is_asked_of_the_engine(quick: Served, scripted: ScriptedGenerator) -> None:
