@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from sdmanager.errors import StorageError
@@ -20,8 +21,13 @@ _T = TypeVar("_T")
 
 NAME: Final = "gallery.sqlite3"
 
-# Another program may be busy with it: a backup, a viewer of databases.
+# Another program may be busy with it: a backup, a viewer of databases. What only shows waits less than what is kept.
 _PATIENCE_SECONDS: Final = 10.0
+_BRIEF_SECONDS: Final = 1.0
+NOW: Final = 0.0
+
+# So many steps of a statement pass between two looks at the clock.
+_STEPS_UNSEEN: Final = 1000
 
 _OURS: Final = 0x73646D67  # "sdmg"
 
@@ -62,6 +68,35 @@ _STEPS: Final = (
 VERSION: Final = len(_STEPS)
 
 
+def deadline(*, brief: bool = False) -> float:
+    """Until when who asks now waits for another program, on the monotonic clock.
+
+    Args:
+        brief: For what nobody misses.
+    """
+    return time.monotonic() + (_BRIEF_SECONDS if brief else _PATIENCE_SECONDS)
+
+
+def inspect(folder: Path) -> None:
+    """See that the database of a folder is ours, where there is one; nothing is made or changed.
+
+    Raises:
+        StorageError: It is damaged, of another program or of a newer version, or cannot be read.
+        OSError: It cannot be looked for.
+    """
+    path = folder.absolute() / NAME
+    if not _has_bytes(path):
+        return
+    # Without a log nobody writes, and the file alone is all of it. With one, that must be read, too.
+    alone = "" if _has_bytes(path.with_name(f"{NAME}-wal")) else "&immutable=1"
+    with explained():
+        connection = sqlite3.connect(
+            f"{path.as_uri()}?mode=ro{alone}", uri=True, timeout=_PATIENCE_SECONDS, isolation_level=None
+        )
+        with contextlib.closing(connection):
+            _check(connection)
+
+
 def open_database(folder: Path) -> sqlite3.Connection:
     """The database of a folder, which is made where there is none; what is not ours is not touched.
 
@@ -91,7 +126,7 @@ def connect(folder: Path, *, read_only: bool = False) -> sqlite3.Connection:
         folder / NAME, timeout=_PATIENCE_SECONDS, isolation_level=None, check_same_thread=False
     )
     try:
-        # What a killed process wrote is there all the same; what a power cut may take are the last images.
+        # What a killed process wrote is there all the same; a power cut may take what was not written durably.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA query_only = {int(read_only)}")
     except BaseException:
@@ -101,8 +136,17 @@ def connect(folder: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """All that is written in the block, or nothing of it."""
+def writing(connection: sqlite3.Connection, until: float, *, durable: bool = False) -> Iterator[None]:
+    """All that is written in the block, or nothing of it.
+
+    Args:
+        connection: To write with.
+        until: How long another program that writes is waited for, as ``deadline`` says it.
+        durable: Whether it is on the disk when the block has ended, and survives a power cut.
+    """
+    patience = max(0, round(1000 * (until - time.monotonic())))
+    connection.execute(f"PRAGMA busy_timeout = {patience}")
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -111,6 +155,17 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+@contextlib.contextmanager
+def limited(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """Break off what takes longer in the block: SQLITE_INTERRUPT is the error of that statement, then."""
+    until = time.monotonic() + seconds
+    connection.set_progress_handler(lambda: time.monotonic() > until, _STEPS_UNSEEN)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, 0)
 
 
 @contextlib.contextmanager
@@ -178,8 +233,15 @@ def _check(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
+def _has_bytes(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
 def _migrate(connection: sqlite3.Connection) -> None:
-    with writing(connection):
+    with writing(connection, deadline()):
         version = _check(connection)  # again: another process may have come first
         for step in _STEPS[version:]:
             for statement in step:

@@ -5,8 +5,10 @@ A name from the database is used only where it is one that was made here: a fold
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import stat
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -62,7 +64,7 @@ def own_path(folder: Path, name: str) -> Path:
 
 
 def place(image: GeneratedImage, target: Path) -> None:
-    """Have a picture at a place of its own, on the disk, before anything says that it is there.
+    """Have a picture at a place of its own, its bytes on the disk; its name is once ``sync_folder`` was called.
 
     A hard link where that can be: the server's own file may go then, and no byte is copied.
 
@@ -70,7 +72,7 @@ def place(image: GeneratedImage, target: Path) -> None:
         StorageError: The picture is not there any more, or cannot be written.
     """
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
     except OSError as exc:
         raise StorageError(
             f"The folder {target.parent.name!r} of the gallery cannot be made: {exc.strerror or exc}."
@@ -78,6 +80,43 @@ def place(image: GeneratedImage, target: Path) -> None:
     if isinstance(image.source, Path) and _linked(image.source, target):
         return
     write_whole(target, image.png)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where there is none, so that a power cut does not take them.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder on the disk, where the system can be asked for that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def is_there(folder: Path, path: Path) -> bool:
+    """Whether a file is there and is the gallery's own: no link, nor reached by one, which may lead anywhere.
+
+    Args:
+        folder: Of the gallery.
+        path: As ``located`` gave it.
+    """
+    try:
+        return stat.S_ISREG(path.lstat().st_mode) and path.parent.resolve().is_relative_to(folder.resolve())
+    except OSError:
+        return False
 
 
 def write_preview(path: Path, data: bytes) -> None:

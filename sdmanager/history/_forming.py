@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ParamSpec
 
 from sdmanager.errors import StorageError
 
+from ._database import NOW, deadline
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -56,24 +58,26 @@ class Frames:
         await asyncio.wait([self._writing])
 
     async def drop(self) -> None:
-        """Stop, and remove the frames and their previews."""
+        """Stop, and remove the frames and their previews; whoever is busy with the database is not waited for."""
         await self.stop()
-        await self._lane.run(self._gallery.drop, self.begun.generation_id)
+        await self._try(self._gallery.drop, self.begun.generation_id, NOW)
 
     async def _write(self) -> None:
-        await self._try(self._gallery.begin, self.begun)
+        await self._try(self._gallery.begin, self.begun, deadline(brief=True))
         while not self._over:
             await self._changed.wait()
             self._changed.clear()
             if self._newest and not self._over:
                 previews, self._newest = self._newest, {}
-                await self._try(self._gallery.show, self.begun, previews)
+                await self._try(self._gallery.show, self.begun, previews, deadline(brief=True))
 
     async def _try(self, function: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
-        """What cannot be shown meanwhile may be kept at the end all the same."""
+        """What cannot be shown meanwhile may be kept at the end all the same; so nothing ends the task that writes."""
         try:
             await self._lane.run(function, *args, **kwargs)
         except StorageError as exc:
             level = logging.DEBUG if self._complained else logging.WARNING
             _log.log(level, "what is being drawn cannot be shown in the gallery: %s", exc.message)
             self._complained = True
+        except Exception as exc:  # noqa: BLE001 - logged, and no reason to show nothing more
+            _log.error("what is being drawn cannot be shown in the gallery", exc_info=exc)

@@ -1,8 +1,8 @@
 """The files and the index of a gallery together, so that neither has what the other has not.
 
-Blocking; one call at a time. The order is what counts: a file is doomed in the index before it is made, and no longer
-doomed in the transaction that makes it an image's; an image is doomed in the transaction that deletes it. So whatever
-a killed process leaves is either whole, or known to be rubbish.
+Blocking; one call at a time; ``until`` is how long another program is waited for. The order is what counts: a file is
+doomed in the index before it is made, and no longer doomed in the transaction that makes it an image's; an image is
+doomed in the transaction that deletes it. So whatever a killed process leaves is either whole, or known to be rubbish.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import sqlite3
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import ImageFormingError, ImageNotFoundError, StorageError
+from sdmanager.generation import settings_of
 
 from . import _files
-from ._database import NAME, writing
+from ._database import NAME, NOW, writing
+from ._owners import alone, living
 from ._words import indexed, indexed_model, storable
 
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("sdmanager.history")
 
-# Previews are the page's own affair, and pictures to start from are not kept.
-_LEFT_OUT: Final = {"init_image", "mask_image", "previews"}
 _BATCH: Final = 500
 
 
@@ -72,21 +72,23 @@ class Gallery:
         self._previews: dict[str, set[Path]] = {}
         self._stuck: set[str] = set()  # ended, and their frames could not be removed
 
-    def begin(self, begun: Begun) -> None:
+    def begin(self, begun: Begun, until: float) -> None:
         """Make a frame for each image that is to come."""
         self._check_there()
         for generation_id in tuple(self._stuck):
-            self._remove_frames(generation_id)
-        with writing(self._db):
+            self._remove_frames(generation_id, until)
+        self._sweep_killed(until)
+        with writing(self._db, until):
             for index in range(begun.request.count):
                 self._add_frame(begun, index)
 
-    def show(self, begun: Begun, previews: Mapping[int, ImageData]) -> None:
+    def show(self, begun: Begun, previews: Mapping[int, ImageData], until: float) -> None:
         """Point frames at newer previews.
 
         Args:
             begun: Whose.
             previews: By the place of the image, from 0.
+            until: See above.
         """
         self._check_there()
         shown = []
@@ -97,104 +99,136 @@ class Gallery:
             self._previews.setdefault(begun.generation_id, set()).add(path)
             _files.write_preview(path, preview.data)
             shown.append((name, preview.format, image_id))
-        with writing(self._db):
+        with writing(self._db, until):
             self._db.executemany(
                 "UPDATE images SET path = ?, format = ?, version = version + 1"
                 " WHERE id = ? AND completed_at IS NULL",
                 shown,
             )
 
-    def keep(self, begun: Begun, result: GenerationResult, now: float) -> None:
-        """Make images of the frames, all of them or none.
+    def keep(self, begun: Begun, result: GenerationResult, now: float, until: float) -> None:
+        """Make images of the frames, all of them or none; a power cut does not take them either.
 
         Args:
             begun: Whose frames; those that are missing are made.
             result: What was drawn.
             now: Seconds since the epoch.
+            until: See above.
         """
         try:
-            self._keep(begun, result, now)
+            self._keep(begun, result, now, until)
         except BaseException:
-            self.drop(begun.generation_id)
+            self.drop(begun.generation_id, NOW)
             raise
         self._remove_previews(begun.generation_id)
 
-    def _keep(self, begun: Begun, result: GenerationResult, now: float) -> None:
+    def _keep(self, begun: Begun, result: GenerationResult, now: float, until: float) -> None:
         self._check_there()
         names = [
             _files.image_name(begun.image_id(index), image.seed, now)
             for index, image in enumerate(result.images)
         ]
         paths = [_files.own_path(self._folder, name) for name in names]
-        with writing(self._db):
+        with writing(self._db, until, durable=True):
             self._doom(names)
         try:
             for image, path in zip(result.images, paths, strict=True):
                 _files.place(image, path)
-            with writing(self._db):
+            for folder in {path.parent for path in paths}:
+                _files.sync_folder(folder)
+            with writing(self._db, until, durable=True):
                 self._complete(begun, result, names, max(round(now * 1000), begun.created_at))
         except BaseException:
-            self._remove_doomed(names)
+            self._remove_doomed(names, until)
             raise
 
-    def drop(self, generation_id: str) -> None:
+    def drop(self, generation_id: str, until: float) -> None:
         """Remove what is left of frames and previews; what cannot be removed goes with the next, or the next start."""
         self._remove_previews(generation_id)
         self._stuck.add(generation_id)
         with contextlib.suppress(sqlite3.Error):
-            self._remove_frames(generation_id)
+            self._remove_frames(generation_id, until)
 
-    def delete(self, image_id: str) -> None:
-        """Delete an image and its file, or only the image where the file is gone already.
+    def delete(self, image_id: str, until: float) -> None:
+        """Delete an image and its file, or only the image where the file is gone already; or what a server left.
 
         Raises:
             ImageNotFoundError: There is none of this id.
             ImageFormingError: It still forms.
         """
-        with writing(self._db):
-            row = self._db.execute(
-                "SELECT number, completed_at, path FROM images WHERE id = ?", (storable(image_id),)
-            ).fetchone()
+        with writing(self._db, until):
+            row = self._found(image_id)
             if row is None:
                 raise ImageNotFoundError("The gallery has no image of this id.")
-            if row[1] is None:
-                raise ImageFormingError("The image still forms.")
-            self._delete_rows([row])
-        self._remove_doomed([row[2]])
+            if row[1] is not None:
+                self._delete_rows([row])
+        if row[1] is not None:
+            self._remove_doomed([row[2]], until)
+            return
+        self._sweep_killed(until)
+        if self._found(image_id) is not None:
+            raise ImageFormingError("The image still forms.")
 
-    def delete_some(self, last: int) -> tuple[int, bool]:
-        """Delete some images that are whole, up to a number.
+    def so_far(self, until: float) -> tuple[int, list[int]]:
+        """The number of the newest image, and the numbers of those that form."""
+        self._sweep_killed(until)
+        rows = self._db.execute(
+            "SELECT max(number), NULL FROM images UNION ALL"
+            " SELECT NULL, number FROM images WHERE completed_at IS NULL"
+        ).fetchall()
+        return rows[0][0] or 0, [number for _, number in rows[1:]]
+
+    def delete_some(self, last: int, spared: Sequence[int], until: float) -> tuple[int, bool]:
+        """Delete some images that are whole.
+
+        Args:
+            last: Up to this number.
+            spared: Numbers of images that stay, whole or not.
+            until: See above.
 
         Returns:
             How many, and whether there may be more.
         """
-        with writing(self._db):
+        stay = f"number NOT IN ({', '.join('?' * len(spared))})"
+        with writing(self._db, until):
             rows = self._db.execute(
-                "SELECT number, completed_at, path FROM images"
-                " WHERE number <= ? AND completed_at IS NOT NULL LIMIT ?",
-                (last, _BATCH),
+                f"SELECT number, completed_at, path FROM images WHERE {stay}"  # noqa: S608
+                " AND number <= ? AND completed_at IS NOT NULL LIMIT ?",
+                (*spared, last, _BATCH),
             ).fetchall()
             self._delete_rows(rows)
-        self._remove_doomed([path for _, _, path in rows])
+        self._remove_doomed([path for _, _, path in rows], until)
         return len(rows), len(rows) == _BATCH
 
-    def last_number(self) -> int:
-        """The number of the newest image."""
-        (number,) = self._db.execute("SELECT max(number) FROM images").fetchone()
-        return number or 0
-
-    def sweep(self, living: Iterable[str]) -> None:
+    def sweep(self, living: Iterable[str], until: float) -> None:
         """Remove what those who live no more have left half done.
 
         Args:
             living: Names of owners.
+            until: See above.
         """
         alive = [self._owner, *living]
         others = f"owner NOT IN ({', '.join('?' * len(alive))})"
         left = self._db.execute(f"SELECT path FROM doomed WHERE {others}", alive).fetchall()  # noqa: S608
-        self._remove_doomed([path for (path,) in left], parts=True)
-        with writing(self._db):
+        self._remove_doomed([path for (path,) in left], until, parts=True)
+        with writing(self._db, until):
             self._delete_frames(others, alive)
+
+    def _sweep_killed(self, until: float) -> None:
+        """What a server leaves that is killed while this one lives; nothing while somebody opens the gallery."""
+        strangers = "SELECT 1 FROM images WHERE completed_at IS NULL AND owner IS NOT ? LIMIT 1"
+        if self._db.execute(strangers, (self._owner,)).fetchone() is None:
+            return
+        forming = self._folder / _files.FORMING
+        with contextlib.suppress(OSError, sqlite3.Error), alone(forming, seconds=0):
+            self.sweep(living(forming), until)
+
+    def _found(self, image_id: str) -> tuple[int, int | None, str | None] | None:
+        """Number, when it was whole, and path."""
+        row: tuple[int, int | None, str | None] | None = self._db.execute(
+            "SELECT number, completed_at, path FROM images WHERE id = ?", (storable(image_id),)
+        ).fetchone()
+        return row
 
     def _check_there(self) -> None:
         """A database whose folder was removed would go on taking what nobody will ever see."""
@@ -256,8 +290,8 @@ class Gallery:
             "generation_id = ?", [begun.generation_id]
         )  # where fewer were drawn than asked for
 
-    def _remove_frames(self, generation_id: str) -> None:
-        with writing(self._db):
+    def _remove_frames(self, generation_id: str, until: float) -> None:
+        with writing(self._db, until):
             self._delete_frames("generation_id = ?", [generation_id])
         self._stuck.discard(generation_id)
 
@@ -273,7 +307,7 @@ class Gallery:
         )
         self._db.execute(f"DELETE FROM images WHERE {frames}", values)  # noqa: S608
 
-    def _delete_rows(self, rows: Iterable[tuple[int, int, str | None]]) -> None:
+    def _delete_rows(self, rows: Iterable[tuple[int, int | None, str | None]]) -> None:
         numbers = [(number,) for number, _, _ in rows]
         self._db.executemany("DELETE FROM words WHERE rowid = ?", numbers)
         self._db.executemany("DELETE FROM images WHERE number = ?", numbers)
@@ -285,7 +319,7 @@ class Gallery:
             [(name, self._owner) for name in names],
         )
 
-    def _remove_doomed(self, names: Iterable[str | None], *, parts: bool = False) -> None:
+    def _remove_doomed(self, names: Iterable[str | None], until: float, *, parts: bool = False) -> None:
         """Remove files, and forget those that are gone; others are left to the next start."""
         gone = []
         for name in names:
@@ -294,7 +328,7 @@ class Gallery:
                 gone.append((name,))
             else:
                 _log.warning("a file of the gallery cannot be removed now")
-        with contextlib.suppress(sqlite3.Error), writing(self._db):
+        with contextlib.suppress(sqlite3.Error), writing(self._db, until):
             self._db.executemany("DELETE FROM doomed WHERE path = ?", gone)
 
 
@@ -313,4 +347,4 @@ def _name(text: str | None) -> str | None:
 
 def _json_of(request: ImageRequest) -> str:
     # ASCII only, and not pydantic's own JSON: a prompt may hold bytes that are no text.
-    return json.dumps(request.model_dump(by_alias=True, exclude=_LEFT_OUT, exclude_none=True))
+    return json.dumps(settings_of(request))

@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
 from sdmanager.errors import ImageNotFoundError, InvalidRequestError
 
+from ._database import limited
 from ._files import located
 from ._words import query, storable
 from .images import HistoryImage, HistoryPage
 
 if TYPE_CHECKING:
-    import sqlite3
+    from collections.abc import Mapping
     from pathlib import Path
 
 _COLUMNS: Final = (
@@ -22,6 +24,8 @@ _COLUMNS: Final = (
     " images.path, images.format, images.width, images.height, images.seed, images.model, images.variant,"
     " images.time_taken, images.timings, images.request, images.version"
 )
+_PAGE_SECONDS: Final = 2.0
+_TIMING_MAX: Final = 1e9
 _NUMBER_BYTES: Final = 8
 _NUMBER_MAX: Final = 2**63 - 1
 
@@ -46,7 +50,20 @@ class Listing:
             model: Only of this model.
             limit: Images on it at most.
             before: Only images of lower numbers.
+
+        Raises:
+            InvalidRequestError: It would take too long to find.
         """
+        try:
+            return self._page(search, model, limit, before)
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+        raise InvalidRequestError(
+            "This search takes too long.", hint="Search for fewer words.", details={"fields": ["search"]}
+        )
+
+    def _page(self, search: str, model: str | None, limit: int, before: int | None) -> HistoryPage:
         source, wanted = "images", list[str]()
         values: list[str | int] = []
         asked = query(search, model)
@@ -58,7 +75,7 @@ class Listing:
         # Of the index alone where it is asked: it knows how many there are without looking at one image.
         counted = "words" if asked is not None else "images"
         order = "words.rowid" if asked is not None else "images.number"
-        with self._db:
+        with self._db, limited(self._db, _PAGE_SECONDS):
             self._db.execute("BEGIN")  # so that both see the same
             (total,) = self._db.execute(
                 f"SELECT count(*) FROM {counted}{_where(wanted)}",  # noqa: S608
@@ -103,8 +120,12 @@ class Listing:
             model=model,
             variant=variant,
             time_taken=time_taken,
-            timings=json.loads(timings),
-            request=json.loads(request),
+            timings={
+                stage: seconds
+                for stage, seconds in _object(timings).items()
+                if isinstance(seconds, int | float) and 0 <= seconds < _TIMING_MAX
+            },
+            request=_object(request),
             version=version,
         )
 
@@ -132,6 +153,19 @@ def number_of(cursor: str) -> int:
             details={"fields": ["after"]},
         )
     return number
+
+
+def _object(text: object) -> Mapping[str, Any]:
+    """What a column holds; empty where it is damaged: one image must not keep all others from being seen."""
+    try:
+        value = json.loads(text, parse_constant=_refuse) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        value = None
+    return value if isinstance(value, dict) else {}
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)  # NaN and the like are no JSON
 
 
 def _where(conditions: list[str]) -> str:

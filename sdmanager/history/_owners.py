@@ -40,21 +40,24 @@ class Owner:
 
     def release(self) -> None:
         """Remove the folder, and let go of it; idempotent."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.release()
+        _remove(self.folder, self._lock)
 
 
 @contextlib.contextmanager
-def alone(forming: Path) -> Iterator[None]:
+def alone(forming: Path, *, seconds: float = _PATIENCE_SECONDS) -> Iterator[None]:
     """Nobody else opens the gallery meanwhile: a folder that was just made is not locked yet.
 
+    Args:
+        forming: Folder of the folders of owners.
+        seconds: How long to wait for who does.
+
     Raises:
-        StorageError: Somebody takes very long over it.
+        StorageError: Somebody takes longer over it.
         OSError: It cannot be locked.
     """
     lock = FileLock(forming / _LOCK, thread_local=False)
     try:
-        lock.acquire(timeout=_PATIENCE_SECONDS, poll_interval=0.01)
+        lock.acquire(timeout=seconds, poll_interval=0.01)
     except Timeout:
         raise StorageError("Another server has been opening the gallery for too long.") from None
     except NotImplementedError as exc:
@@ -78,9 +81,25 @@ def living(forming: Path) -> set[str]:
         if lock is None:
             found.add(folder.name)
             continue
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.release()
+        _remove(folder, lock)
     return found
+
+
+def _remove(folder: Path, lock: FileLock) -> None:
+    """The file of the lock goes last, once it is open no more: some systems remove no file that is."""
+    with contextlib.suppress(OSError):
+        for entry in list(folder.iterdir()):
+            if entry.name == _LOCK:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    entry.unlink()
+    lock.release()
+    with contextlib.suppress(OSError):
+        (folder / _LOCK).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _locked(folder: Path) -> FileLock | None:

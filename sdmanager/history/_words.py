@@ -22,6 +22,10 @@ _UNSPACED: Final = (
     (0xF900, 0xFAFF),
     (0x20000, 0x3FFFF),
 )
+# What a search costs grows with both, in every image: what goes beyond is not looked for.
+TERMS_MAX: Final = 32
+PHRASE_MAX: Final = 16
+
 _ACCENTS: Final = ("\u0300", "\u036f")
 _ALONE: Final = "alone"
 _JOINED: Final = "joined"
@@ -66,15 +70,25 @@ def query(search: str, model: str | None) -> str | None:
     """What the index is asked for a search; None where it names no word.
 
     Args:
-        search: As it was typed. What stands between spaces is found as it stands there, and the last may go on.
+        search: As it was typed. What stands between spaces is found as it stands there, and the last may go on;
+            more than ``PHRASE_MAX`` words of it are parts that are found anywhere. Of the parts, the first
+            ``TERMS_MAX`` count.
         model: Only of this model.
     """
     # The words hold no character that is anything in the language of queries; quotes say that they are words.
-    typed = [words for part in search.split() if (words := words_of(part))]
-    if not typed:
+    terms = [
+        f'"{" ".join(words[first : first + PHRASE_MAX])}"'
+        for words in map(words_of, search.split())
+        for first in range(0, len(words), PHRASE_MAX)
+    ]
+    if not terms:
         return None
-    wanted = " AND ".join(f'"{" ".join(words)}"' for words in typed)
-    found = f"{{prompt negative}} : ({wanted}*)"
+    *others, last = terms
+    wanted = dict.fromkeys(others)  # each once: the index would look for it again
+    if last not in wanted:
+        wanted[f"{last}*"] = None
+    counted = list(wanted)[:TERMS_MAX]
+    found = f"{{prompt negative}} : ({' AND '.join(counted)})"
     return found if model is None else f"{found} AND model : {indexed_model(model)}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -13,8 +14,8 @@ from sdmanager.errors import ImageNotFoundError, InvalidRequestError, SDManagerE
 from sdmanager.generation import Cancelled, Failed, Preview
 from sdmanager.threads import in_thread
 
-from ._database import Lane, connect, explained, open_database
-from ._files import FORMING, IMAGES
+from ._database import Lane, connect, deadline, explained, inspect, open_database
+from ._files import FORMING, IMAGES, is_there, make_folder
 from ._forming import Frames
 from ._gallery import Begun, Gallery
 from ._listing import Listing, number_of
@@ -105,11 +106,12 @@ class History:
         opened, frames = self._there(), self._frames.get(generation_id)
         if frames is None:
             raise ValueError("no generation of this id has begun")
+        until = deadline()  # one for all: a database that stays busy delays a generation once
         await frames.stop()
         try:
-            await opened.writer.run(opened.gallery.keep, frames.begun, result, self._wall())
-        except StorageError:
-            del self._frames[generation_id]  # which are gone; where this is cancelled, aclose() sees to them
+            await opened.writer.run(opened.gallery.keep, frames.begun, result, self._wall(), until)
+        except Exception:  # where this is cancelled, aclose() sees to them
+            self._end(frames)
             raise
         del self._frames[generation_id]
 
@@ -126,7 +128,8 @@ class History:
             after: Of an earlier page: what is new since does not move what follows it.
 
         Raises:
-            InvalidRequestError: ``after`` is none of ours, or ``limit`` out of its range.
+            InvalidRequestError: ``after`` is none of ours, ``limit`` is out of its range, or the search takes too
+                long.
             StorageError: The database cannot be read.
         """
         opened = self._there()
@@ -152,12 +155,14 @@ class History:
     async def picture(self, image_id: str) -> tuple[HistoryImage, Path]:
         """One image, and its file, which was seen to be there; one whose file somebody has deleted is forgotten.
 
+        Links are not followed.
+
         Raises:
             ImageNotFoundError: There is none of this id, or no picture of it, or not yet.
             StorageError: The database cannot be read.
         """
         image = await self.get(image_id)
-        while image.path is None or not await in_thread(image.path.is_file):
+        while image.path is None or not await in_thread(is_there, self.folder, image.path):
             before, image = image, await self.get(image_id)
             if image.version == before.version:  # else it has become another meanwhile
                 await self._forget_lost(image)
@@ -173,10 +178,10 @@ class History:
             StorageError: The database cannot be written.
         """
         opened = self._there()
-        await opened.writer.run(opened.gallery.delete, image_id)
+        await opened.writer.run(opened.gallery.delete, image_id, deadline())
 
     async def clear(self) -> int:
-        """Delete all that is whole by now; how many.
+        """Delete all that is whole when this is called; how many.
 
         If cancelled, what is left stays.
 
@@ -184,10 +189,10 @@ class History:
             StorageError: The database cannot be written; some may be deleted.
         """
         opened = self._there()
-        last = await opened.writer.run(opened.gallery.last_number)
+        last, forming = await opened.writer.run(opened.gallery.so_far, deadline())
         deleted, more = 0, True
         while more:
-            some, more = await opened.writer.run(opened.gallery.delete_some, last)
+            some, more = await opened.writer.run(opened.gallery.delete_some, last, forming, deadline())
             deleted += some
         return deleted
 
@@ -204,7 +209,7 @@ class History:
 
     async def _forget_lost(self, image: HistoryImage) -> None:
         """Not where its folder is gone, too: then a disk is away, and may come back."""
-        if image.completed_at is None or image.path is None or not await in_thread(image.path.parent.is_dir):
+        if image.completed_at is None or image.path is None or not await in_thread(_is_lost, image.path):
             return
         _log.info("an image is forgotten: somebody has deleted its file")
         with contextlib.suppress(SDManagerError):
@@ -221,11 +226,21 @@ class _Opened:
     reader: Lane
 
 
+def _is_lost(path: Path) -> bool:
+    return path.parent.is_dir() and not os.path.lexists(path)
+
+
 def _open(folder: Path, held: contextlib.ExitStack) -> _Opened:
     forming = folder / FORMING
     try:
+        inspect(folder)  # first: a folder that is not ours gets nothing
         for needed in (forming, folder / IMAGES):
-            needed.mkdir(parents=True, exist_ok=True)
+            if needed.is_symlink():
+                raise StorageError(
+                    f"The folder {needed.name!r} of the gallery is a link.",
+                    hint="Move the whole gallery, and name its new folder.",
+                )
+            make_folder(needed)
         with explained(), alone(forming):
             writing = open_database(folder)
             held.callback(writing.close)
@@ -235,7 +250,7 @@ def _open(folder: Path, held: contextlib.ExitStack) -> _Opened:
             owner = Owner(forming)
             held.callback(owner.release)
             gallery = Gallery(folder, writing, owner.name)
-            gallery.sweep(others)
+            gallery.sweep(others, deadline())
     except StorageError:
         raise
     except OSError as exc:

@@ -22,6 +22,7 @@ HISTORY: Final = "/v1/history"
 
 _DIGITS: Final = re.compile(r"[0-9]{1,6}")
 _LIMIT: Final = 50
+_FILTERS: Final = frozenset({"search", "model", "limit", "after"})
 _YEAR_SECONDS: Final = 365 * 24 * 3600
 
 
@@ -107,7 +108,15 @@ async def _delete(request: web.Request) -> web.StreamResponse:
 
 
 async def _clear(request: web.Request) -> web.StreamResponse:
-    return json_response({"deleted": await _history(request).clear()})
+    history, asked = _history(request), request.query
+    # A filter would be taken for one, and a deletion of one image for one of all where its id is empty.
+    if asked.get("all") != "true" or asked.keys() & _FILTERS:
+        raise InvalidRequestError(
+            "This deletes all images of the gallery, and must say so.",
+            hint=f"Send DELETE {HISTORY}?all=true and nothing else, or name one image: DELETE {HISTORY}/ID.",
+            details={"fields": ["all"]},
+        )
+    return json_response({"deleted": await history.clear()})
 
 
 def _history(request: web.Request) -> History:

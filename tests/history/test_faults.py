@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import logging
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -13,13 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from gallery import kept, pictures, previewed, rows, whole
+from gallery import cancelled, kept, pictures, previewed, rows, whole
 from scripted_generator import ScriptedGenerator, png, preview, result_of
 from serving import serving
 
 from sdmanager.errors import StorageError
 from sdmanager.generation import GeneratedImage, ImageRequest
-from sdmanager.history import History
+from sdmanager.history import History, _files
+from sdmanager.history._gallery import Gallery
 from sdmanager.jobs import GenerationRegistry, GenerationService, Status
 
 LOCKER = """
@@ -141,6 +144,82 @@ async def test_a_database_that_stays_busy_is_an_error_of_ours(tmp_path: Path, op
     await kept(history, "gen_2")
     assert {found.id for found in (await history.list()).images} == {"gen_0-0", "gen_2-0"}
     assert len(pictures(history.folder)) == 2
+
+
+async def test_a_database_that_stays_busy_delays_a_generation_once(
+    tmp_path: Path, opened, monkeypatch
+) -> None:
+    monkeypatch.setattr("sdmanager.history._database._PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("sdmanager.history._database._BRIEF_SECONDS", 0.05)
+    history = await opened(tmp_path / "gallery")
+    await kept(history, "gen_0")
+    waits: list[int] = []
+
+    def heard(statement: str) -> None:
+        if found := re.fullmatch(r"PRAGMA busy_timeout = (\d+)", statement):
+            waits.append(int(found[1]))
+
+    history._opened.gallery._db.set_trace_callback(heard)
+    path = history.folder / "gallery.sqlite3"
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    place = _files.place
+
+    def lock_then_place(image, target) -> None:  # between the two transactions
+        place(image, target)
+        connection.execute("BEGIN IMMEDIATE")
+
+    for locked_late in (False, True):
+        name = f"gen_{int(locked_late)}_busy"
+        if locked_late:
+            monkeypatch.setattr(_files, "place", lock_then_place)
+        else:
+            connection.execute("BEGIN IMMEDIATE")
+        history.begin(name, ImageRequest(prompt="a cat"))
+        with pytest.raises(StorageError, match="in use"):
+            await history.keep(name, result_of())
+        while history._ending:
+            await asyncio.wait(tuple(history._ending))
+        brief = list(itertools.takewhile(lambda wait: wait <= 50, waits))  # of frames, while it is drawn
+        assert brief
+        waited, after = waits[len(brief) :][: 1 + locked_late], waits[len(brief) + 1 + locked_late :]
+        assert all(0 < wait <= 300 for wait in waited)
+        assert set(after) == {0}
+        connection.execute("ROLLBACK")
+        del waits[:]
+    connection.close()
+    assert len(pictures(history.folder)) == 1
+
+
+@pytest.mark.parametrize("where", ["begin", "show", "keep", "drop"])
+async def test_a_fault_that_nobody_thought_of_leaves_nothing_and_is_logged(
+    history: History, monkeypatch, caplog, where: str
+) -> None:
+    def fail(*_) -> None:
+        raise RuntimeError("nobody thought of it")
+
+    with monkeypatch.context() as patched, caplog.at_level(logging.ERROR, "sdmanager.history"):
+        patched.setattr(Gallery, "_keep" if where == "keep" else where, fail)
+        history.begin("gen_1", ImageRequest(prompt="a cat"))
+        history.take(previewed("gen_1", 1))
+        if where == "keep":
+            with pytest.raises(RuntimeError):
+                await history.keep("gen_1", result_of())
+        elif where == "drop":
+            await cancelled(history, "gen_1")
+        else:
+            async with asyncio.timeout(30):
+                while "nobody thought of it" not in caplog.text:
+                    await asyncio.sleep(0.005)
+            await history.keep("gen_1", result_of())
+        while history._ending:
+            await asyncio.wait(tuple(history._ending))
+        assert not history._frames
+    assert where == "keep" or "nobody thought of it" in caplog.text
+    assert len([path for path in pictures(history.folder) if "images" in path.parts]) == (
+        where in {"begin", "show"}
+    )
+    assert where == "drop" or rows(history.folder, "id FROM images WHERE completed_at IS NULL") == []
+    await kept(history, "gen_2")
 
 
 async def test_a_file_that_cannot_be_deleted_now_goes_with_the_next_start(

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from scripted_generator import png, result_of
 from sdmanager.errors import ImageFormingError, ImageNotFoundError, InvalidRequestError, StorageError
 from sdmanager.generation import Failed, ImageRequest, Lora
 from sdmanager.history import History
+from sdmanager.history._database import deadline
+from sdmanager.history._gallery import Gallery
 
 WAIT = 30.0  # only where hanging is the failure
 
@@ -205,6 +208,81 @@ async def test_clearing_deletes_all_that_is_whole(history: History, monkeypatch)
     assert await history.clear() == 0
     assert pictures(history.folder) == set()
     assert (await history.list()).total == 0
+
+
+async def test_clearing_spares_what_was_still_forming_when_asked(history: History, monkeypatch) -> None:
+    await kept(history, "gen_1")
+    history.begin("gen_2", ImageRequest(prompt="a cat", count=2))
+    await until(history, "gen_2-1", bool)
+    begun = history._frames["gen_2"].begun
+    delete_some = Gallery.delete_some
+
+    def late(self, *args):
+        if rows(history.folder, "id FROM images WHERE completed_at IS NULL"):
+            self.keep(begun, result_of(2), 1.8e9, deadline())
+        return delete_some(self, *args)
+
+    monkeypatch.setattr(Gallery, "delete_some", late)
+    assert await history.clear() == 1
+    assert {image.id for image in (await history.list()).images} == {"gen_2-0", "gen_2-1"}
+    assert len(pictures(history.folder)) == 2
+    assert await history.clear() == 2
+
+
+@pytest.mark.parametrize("what", ["file", "month", "pipe"])
+async def test_a_link_in_the_folder_is_no_picture_and_is_not_forgotten(
+    history: History, tmp_path: Path, what: str
+) -> None:
+    (image,) = await kept(history, "gen_1")
+    if what == "month":
+        moved = image.path.parent.rename(tmp_path / "elsewhere")
+        image.path.parent.symlink_to(moved, target_is_directory=True)
+    else:
+        image.path.unlink()
+        image.path.symlink_to(tmp_path / "gallery" / "gallery.sqlite3") if what == "file" else os.mkfifo(
+            image.path
+        )
+    with pytest.raises(ImageNotFoundError):
+        await history.picture(image.id)
+    assert (await history.list()).total == 1
+
+
+async def test_a_gallery_behind_a_link_is_one(tmp_path: Path, opened) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    (tmp_path / "real").mkdir()
+    history = await opened(tmp_path / "link")
+    (image,) = await kept(history, "gen_1")
+    assert whole((await history.picture(image.id))[1].read_bytes())
+
+
+async def test_what_is_kept_is_on_the_disk_before_it_is_told(
+    history: History, tmp_path: Path, monkeypatch
+) -> None:
+    """A power cut finds the picture, its name, and then the index that says so; nothing waits to be written."""
+    done: list[str] = []
+    fsync = os.fsync
+
+    def heard(descriptor: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        done.append(name if name in {"images", "0.png"} or re.fullmatch(r"\d{4}-\d\d", name) else "picture")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", heard)
+    history._opened.gallery._db.set_trace_callback(done.append)
+    source = tmp_path / "0.png"
+    source.write_bytes(png(1))
+    result = result_of()
+    on_disk = dataclasses.replace(result, images=(dataclasses.replace(result.images[0], source=source),))
+    history.begin("gen_1", ImageRequest(prompt="a cat"))
+    await until(history, "gen_1-0", bool)
+    del done[:]
+    await history.keep("gen_1", on_disk)
+    words = {"BEGIN IMMEDIATE": "begin", "COMMIT": "commit", "PRAGMA synchronous = FULL": "full"}
+    told = [re.sub(r"\d{4}-\d\d", "month", words.get(line, line)) for line in done]
+    known = {"begin", "commit", "full", "images", "month", "picture", "PRAGMA synchronous = NORMAL"}
+    assert [line for line in told if line in known] == [
+        "full", "begin", "commit", "images", "picture", "month", "full", "begin", "commit",
+    ]  # fmt: skip
 
 
 async def test_a_picture_that_somebody_deleted_is_forgotten(history: History) -> None:

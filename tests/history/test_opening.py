@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import sqlite3
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from gallery import kept, pictures, previewed, rows, whole
 from scripted_generator import result_of
 
-from sdmanager.errors import StorageError
+from sdmanager.errors import ImageFormingError, StorageError
 from sdmanager.generation import ImageRequest
 from sdmanager.history import History
 from sdmanager.history._database import VERSION
@@ -122,6 +124,85 @@ async def test_two_servers_have_one_gallery(tmp_path: Path, opened) -> None:
     assert {image.id for image in (await third.list()).images} == {"gen_1-0", "gen_a-0", "gen_b-0"}
 
 
+DYING = """
+import asyncio, pathlib, sys
+from sdmanager.generation import ImageRequest
+from sdmanager.history import History
+
+async def main():
+    history = History(pathlib.Path(sys.argv[1]))
+    await history.open()
+    history.begin("gen_dying", ImageRequest(prompt="a cat"))
+    while not (await history.list(search="cat")).total:
+        await asyncio.sleep(0.005)
+    print("drawing", flush=True)
+    await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("then", ["delete", "clear", "begin"])
+async def test_what_a_server_that_was_killed_drew_goes_while_another_lives(
+    tmp_path: Path, opened, then: str
+) -> None:
+    living = await opened(tmp_path / "gallery")
+    await kept(living, "gen_1")
+    other = await opened(tmp_path / "gallery")
+    other.begin("gen_2", ImageRequest(prompt="a dog"))
+    argv = [sys.executable, "-c", DYING, str(living.folder)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as dying:
+        assert await asyncio.to_thread(dying.stdout.readline) == "drawing\n"
+        with pytest.raises(ImageFormingError):
+            await living.delete("gen_dying-0")
+        dying.kill()
+    if then == "delete":
+        await living.delete("gen_dying-0")
+    elif then == "clear":
+        assert await living.clear() == 1
+    else:
+        await kept(living, "gen_3")
+    names = {image.id for image in (await living.list()).images}
+    assert "gen_dying-0" not in names
+    assert "gen_2-0" in names  # of one that lives
+    assert len(list((living.folder / ".forming").glob("[!.]*"))) == 2
+
+
+async def test_the_folder_of_an_owner_goes_where_no_file_goes_that_is_open(
+    tmp_path: Path, opened, monkeypatch
+) -> None:
+    """As on Windows: the file of a lock cannot be removed before it is released."""
+    locked: set[Path] = set()
+    acquire, release, unlink = FileLock.acquire, FileLock.release, os.unlink
+
+    def acquired(self, *args, **options):
+        taken = acquire(self, *args, **options)
+        locked.add(Path(self.lock_file))
+        return taken
+
+    def released(self, *args, **options) -> None:
+        release(self, *args, **options)
+        locked.discard(Path(self.lock_file))
+
+    def unlinked(path, *args, **options) -> None:
+        if Path(path).name == ".lock" and any(lock.parent.name != ".forming" for lock in locked):
+            raise PermissionError("it is open")
+        unlink(path, *args, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", acquired)
+    monkeypatch.setattr(FileLock, "release", released)
+    monkeypatch.setattr(os, "unlink", unlinked)
+    history = await opened(tmp_path / "gallery")
+    history.begin("gen_1", ImageRequest(prompt="a cat"))
+    history.take(previewed("gen_1", 1))
+    await history.aclose()
+    left = tmp_path / "gallery" / ".forming" / "0123456789abcdef"
+    (left / "folder").mkdir(parents=True)
+    (left / "x.png").write_bytes(b"")
+    await (await opened(tmp_path / "gallery")).aclose()
+    assert not list((tmp_path / "gallery" / ".forming").glob("[!.]*"))
+
+
 async def test_many_may_open_it_at_once(tmp_path: Path, opened) -> None:
     galleries = await asyncio.gather(*(opened(tmp_path / "gallery") for _ in range(8)))
     await asyncio.gather(*(kept(each, f"gen_{number}") for number, each in enumerate(galleries)))
@@ -168,6 +249,41 @@ async def test_a_damaged_database_is_refused_and_not_touched(tmp_path: Path, ope
     assert "damaged" in error.message
     assert "backup" in error.hint
     assert path.read_bytes() == broken
+
+
+@pytest.mark.parametrize("kind", ["foreign", "foreign with a log", "newer", "damaged"])
+async def test_a_folder_that_is_refused_gets_nothing(tmp_path: Path, opened, kind: str) -> None:
+    history = await opened(tmp_path / "ours")
+    await history.aclose()
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    path = folder / "gallery.sqlite3"
+    if kind == "damaged":
+        path.write_bytes(b"no database at all\n" * 100)
+    else:
+        if kind == "newer":
+            path.write_bytes((history.folder / "gallery.sqlite3").read_bytes())
+        connection = sqlite3.connect(path)
+        if kind != "foreign":
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+        connection.execute("CREATE TABLE theirs (id)")
+        if kind != "foreign with a log":
+            connection.close()
+    before = {path: digest(path) for path in folder.iterdir() if path.suffix != ".sqlite3-shm"}
+    names = set(folder.iterdir())
+    await refused(folder)
+    assert set(folder.iterdir()) == names
+    assert {path: digest(path) for path in before} == before
+    if kind == "foreign with a log":
+        assert len(names) == 3
+        connection.close()
+
+
+async def test_a_link_in_the_place_of_the_pictures_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "gallery").mkdir()
+    (tmp_path / "gallery" / "images").symlink_to(tmp_path, target_is_directory=True)
+    assert "is a link" in (await refused(tmp_path / "gallery")).message
 
 
 async def test_damage_that_is_met_later_is_an_error_of_ours(tmp_path: Path, opened) -> None:

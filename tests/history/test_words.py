@@ -17,7 +17,7 @@ from scripted_generator import result_of
 from sdmanager.errors import InvalidRequestError
 from sdmanager.history import History
 from sdmanager.history._listing import cursor_of, number_of
-from sdmanager.history._words import query, words_of
+from sdmanager.history._words import PHRASE_MAX, TERMS_MAX, query, words_of
 
 PROMPTS = {
     "cat": "A black-and-white cat, sitting on the Moon's edge",
@@ -195,6 +195,39 @@ def test_cursors_come_back(number: int) -> None:
 def test_other_cursors_are_refused(text: str) -> None:
     with contextlib.suppress(InvalidRequestError):
         assert cursor_of(number_of(text)) == text
+
+
+@pytest.mark.parametrize("search", ["a " * 5000, "a-" * 5000, "a b " * 5000, "灯" * 5000])
+def test_what_is_typed_again_is_looked_for_once(search: str) -> None:
+    assert query(search, None).count('"') <= 2 * 3
+
+
+def test_a_search_has_so_many_terms_at_most_and_each_so_many_words() -> None:
+    words = [f"w{number}" for number in range(5000)]
+    for between in (" ", "-", "- "):
+        terms = query(between.join(words), None).split(" AND ")
+        assert len(terms) <= TERMS_MAX
+        assert all(len(term.split('"')[1].split()) <= PHRASE_MAX for term in terms)
+    assert query(" ".join(words[:TERMS_MAX]), None).count(" AND ") == TERMS_MAX - 1
+
+
+async def test_of_a_long_phrase_all_parts_are_found(history: History) -> None:
+    long = "-".join(f"w{number}" for number in range(40))
+    await kept(history, "whole", prompt=f"a {long} b")
+    await kept(history, "half", prompt=f"a {long[:80]} b")
+    assert [image.generation_id for image in (await history.list(search=long)).images] == ["whole"]
+
+
+async def test_a_search_that_takes_too_long_is_broken_off(history: History, monkeypatch) -> None:
+    for number in range(3):
+        await kept(history, f"gen_{number}")
+    with monkeypatch.context() as patched:
+        patched.setattr("sdmanager.history._database._STEPS_UNSEEN", 1)
+        patched.setattr("sdmanager.history._listing._PAGE_SECONDS", -1.0)
+        for search in ("", "light"):
+            with pytest.raises(InvalidRequestError, match="too long"):
+                await history.list(search=search)
+    assert (await history.list(search="light")).total == 3
 
 
 def test_nothing_but_words_is_asked_of_the_index() -> None:

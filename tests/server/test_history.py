@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -190,10 +191,58 @@ async def test_deleting_one_and_all(shown: Served, history: History) -> None:
     assert one == {"id": "gen_1-0", "deleted": True} == HistoryDeleted.model_validate(one).body()
     again = await shown.ask("DELETE", f"{HISTORY}/gen_1-0")
     assert (again.status, again.code) == (404, "IMAGE_NOT_FOUND")
-    rest = (await shown.ask("DELETE", HISTORY)).json
+    rest = (await shown.ask("DELETE", HISTORY, params={"all": "true"})).json
     assert rest == {"deleted": 2} == HistoryCleared.model_validate(rest).body()
     assert (await shown.get(HISTORY)).json == {"images": [], "total": 0}
     assert not list(history.folder.rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"all": ""}, {"all": "false"}, {"all": "1"}, {"All": "true"}, {"all": "true", "search": "cat"}],
+    ids=str,
+)
+async def test_all_are_deleted_only_where_that_is_said(shown: Served, history: History, asked: dict) -> None:
+    await kept(history, "gen_1")
+    reply = await shown.ask("DELETE", HISTORY, params=asked)
+    assert (reply.status, reply.code) == (400, "INVALID_REQUEST")
+    assert "?all=true" in reply.json["error"]["suggestion"]
+    assert (await shown.get(HISTORY)).json["total"] == 1
+
+
+async def test_a_link_in_the_folder_is_not_served(shown: Served, history: History, tmp_path: Path) -> None:
+    (image,) = await kept(history, "gen_1")
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"mine")
+    image.path.unlink()
+    image.path.symlink_to(secret)
+    reply = await shown.get(f"{HISTORY}/{image.id}/image")
+    assert (reply.status, reply.code) == (404, "IMAGE_NOT_FOUND")
+    assert b"mine" not in reply.body
+
+
+async def test_a_damaged_image_does_not_keep_the_others_from_being_seen(
+    shown: Served, history: History
+) -> None:
+    for number in range(2):
+        await kept(history, f"gen_{number}")
+    for request, timings in (
+        ("{", "["), ("[1]", '"x"'), ("[" * 100_000, "null"), ('{"seed": NaN}', '{"loading": NaN}'),
+        (b"\xff", '{"loading": "x", "diffusion": -1, "decoding": 1e999}'),
+    ):  # fmt: skip
+        connection = sqlite3.connect(history.folder / "gallery.sqlite3")
+        with connection:
+            connection.execute(
+                "UPDATE images SET request = ?, timings = ? WHERE id = 'gen_0-0'", (request, timings)
+            )
+        connection.close()
+        reply = await shown.get(HISTORY)
+        assert reply.status == 200, reply.body
+        whole, damaged = reply.json["images"]
+        assert whole["request"]["prompt"] == "a lighthouse"
+        assert damaged["request"] == {}
+        assert "timings" not in damaged
+        assert (await shown.get(damaged["url"])).status == 200
 
 
 async def test_a_file_that_somebody_deleted_is_404_and_forgotten(shown: Served, history: History) -> None:
