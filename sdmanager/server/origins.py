@@ -35,8 +35,10 @@ _SLASHES = re.compile(r"//+")
 
 # The page there holds no secrets, and a browser that opens it can show none.
 _OPEN_TARGET = "/"
-# Clients of this API send what it takes no body for without a body, and then without a type.
+# Clients of this API send what it takes no body for without a body, and then mostly without a type.
 _BARE_POSTS = "/sdapi/"
+# What aiohttp's client says of a body that is none; a page can say it only after it has asked.
+_BARE_TYPE = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,16 +248,12 @@ def _judge_content(facts: RequestFacts) -> MediaTypeError | None:
     # A page of another site can send other types without asking first.
     if facts.method not in _METHODS_WITH_BODY:
         return None
-    if (
-        not facts.content_types
-        and not facts.has_body
-        and _SLASHES.sub("/", facts.target).startswith(_BARE_POSTS)
-    ):
+    essences = [value.partition(";")[0].strip().lower() for value in facts.content_types]
+    if len(essences) == 1 and essences[0] in _CONTENT_TYPES:
         return None
-    if len(facts.content_types) == 1:
-        essence = facts.content_types[0].partition(";")[0].strip().lower()
-        if essence in _CONTENT_TYPES:
-            return None
+    is_bare = not facts.has_body and _SLASHES.sub("/", facts.target).startswith(_BARE_POSTS)
+    if is_bare and essences in ([], [_BARE_TYPE]):
+        return None
     return refused_content()
 
 

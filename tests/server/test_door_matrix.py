@@ -1,4 +1,4 @@
-"""RELIABILITY 4: which of 840 requests reach a handler, on real sockets, wherever they go and with or without body."""
+"""RELIABILITY 4: which of 1008 requests reach a handler, on real sockets, wherever they go and with or without body."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ CONTENT_TYPES = {
     "multipart": (["multipart/form-data; boundary=x"], "in"),
     "text": (["text/plain"], 415),
     "form": (["application/x-www-form-urlencoded"], 415),
+    "bytes": (["application/octet-stream"], 415),
 }
 METHODS = ("GET", "POST", "DELETE")
 
 
-# Where a request goes, the body of a POST, and whether it may then come without a content type.
+# Where a request goes, the body of a POST, and whether it may then come without a content type, or as bytes.
 TARGETS = {
     "the page": ("/", b"{}", False),
     "elsewhere without a body": ("/things/1", b"", False),
@@ -51,7 +52,7 @@ TARGETS = {
 
 def expected_status(host, origin, content_type, method, *, bare):
     refusals = [HOSTS[host][1], ORIGINS[origin][1]]
-    if method == "POST" and not (bare and content_type == "none"):
+    if method == "POST" and not (bare and content_type in ("none", "bytes")):
         refusals.append(CONTENT_TYPES[content_type][1])
     return next((status for status in refusals if status != "in"), 200)
 
@@ -89,10 +90,10 @@ async def test_exactly_the_allowed_requests_reach_a_handler(door_serve, to):
         statuses[case], expected[case] = reply.status, expected_status(*case, bare=bare)
         stranger = ORIGINS[origin][0] != [LISTED]
         assert stranger <= (not reply.all("Access-Control-Allow-Origin")), case
-    assert len(statuses) == 840
+    assert len(statuses) == 1008
     assert statuses == expected
     assert server.reached + reached == [repr(case) for case, status in expected.items() if status == 200]
-    assert len(server.reached + reached) == 3 * 3 * (5 + 2 + bare + 5)
+    assert len(server.reached + reached) == 3 * 3 * (6 + 2 + 2 * bare + 6)
 
 
 @pytest.mark.parametrize(

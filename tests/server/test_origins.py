@@ -322,6 +322,16 @@ class TestContentTypes:
         assert judged(**bare) is MediaTypeError
         assert judged(**bare, has_body=False, content_types=["text/plain"]) is MediaTypeError
         assert judged(**bare, has_body=False, content_types=["application/json"]) is None
+        # What aiohttp says of no body; a page can say it only after it has asked.
+        assert judged(**bare, has_body=False, content_types=["application/octet-stream"]) is None
+        assert judged(**bare, content_types=["application/octet-stream"]) is MediaTypeError
+        for simple in (
+            ["application/x-www-form-urlencoded"],
+            ["text/plain"],
+            [""],
+            ["application/octet-stream"] * 2,
+        ):
+            assert judged(**bare, has_body=False, content_types=simple) is MediaTypeError, simple
         assert judged(**bare, has_body=False, origins=["null"]) is RefusedError
         assert judged(**bare, has_body=False, fetch_sites=["cross-site"]) is RefusedError
 
@@ -330,8 +340,9 @@ class TestContentTypes:
     )
     def test_elsewhere_it_needs_one(self, target):
         policy = DoorPolicy.build("127.0.0.1", 8081)
-        error = judge(policy, RequestFacts("POST", target, ["127.0.0.1:8081"], has_body=False))
-        assert isinstance(error, MediaTypeError | RefusedError)
+        for types in ([], ["application/octet-stream"]):
+            facts = RequestFacts("POST", target, ["127.0.0.1:8081"], content_types=types, has_body=False)
+            assert isinstance(judge(policy, facts), MediaTypeError | RefusedError), types
 
     @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS"])
     def test_other_methods_need_none(self, method):

@@ -18,9 +18,8 @@ async def post(served: Served, name: str, body: object = None, **options: Any) -
     """A request with a body in JSON, or with none at all."""
     if body is not None:
         data = io.BytesIO(json.dumps(body).encode())
-        options = {"data": data, "headers": {"Content-Type": "application/json"}, **options}
-    else:
-        options = {"skip_auto_headers": ("Content-Type",), **options}  # as all but aiohttp do it
+        headers = {"Content-Type": "application/json", **options.pop("headers", {})}
+        options = {"data": data, "headers": headers, **options}
     return await served.ask("POST", f"{BASE}/{name}", **options)
 
 

@@ -8,8 +8,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from sdmanager.server.wire import base64_text
+
 from .names import SAMPLERS, label_of
-from .pictures import as_it_stands, latent_size, text, texts_in
+from .pictures import as_it_stands, latent_size, texts_in
 
 if TYPE_CHECKING:
     from sdmanager.generation import GenerationResult, ImageRequest, Preview
@@ -80,8 +82,10 @@ def interrupted(drawing: Drawing, preview: Preview | None) -> bytes:
             not {"width", "height"} <= wanted.model_fields_set
         ):  # the model chose, or the picture that it starts from
             size = latent_size(preview.image)
-        files.append(as_it_stands(preview.image.data, size))
-        seeds.append(wanted.seed + preview.image_index - 1 if wanted.seed is not None else -1)
+        picture = as_it_stands(preview.image, size)
+        if picture is not None:
+            files.append(picture)
+            seeds.append(wanted.seed + preview.image_index - 1 if wanted.seed is not None else -1)
     info = _info(drawing, wanted, seeds=seeds, size=size, infotexts=[""] * len(files))
     info["interrupted"] = True
     return _body(drawing, files if drawing.asked.send_images else [], info)
@@ -89,7 +93,7 @@ def interrupted(drawing: Drawing, preview: Preview | None) -> bytes:
 
 def _body(drawing: Drawing, files: list[bytes], info: dict[str, object]) -> bytes:
     body = {
-        "images": [text(data) for data in files],
+        "images": [base64_text(data) for data in files],
         "parameters": drawing.asked.parameters,
         "info": json.dumps(info),
     }

@@ -6,7 +6,16 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from sdmanager.generation import COUNT_MAX, SIZE_MAX, SIZE_MIN, SIZE_MULTIPLE, STEPS_MAX
+from sdmanager.generation import (
+    CFG_SCALE_MAX,
+    CLIP_SKIP_MAX,
+    COUNT_MAX,
+    SEED_MAX,
+    SIZE_MAX,
+    SIZE_MIN,
+    SIZE_MULTIPLE,
+    STEPS_MAX,
+)
 
 from .fields import Fields
 from .names import choose
@@ -14,10 +23,8 @@ from .names import choose
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-_CFG_MAX: Final = 50
 _STRENGTH: Final = 0.75
-_CLIP_SKIP_MAX: Final = 12
-_SEED_MAX: Final = 2**63 - 1 - COUNT_MAX
+_BLUR: Final = 4
 _BLUR_MAX: Final = 256
 _ITERATIONS_MAX: Final = 1_000_000
 
@@ -71,7 +78,7 @@ class Asked:
     """One request of this API.
 
     Attributes:
-        fields: Of ``ImageRequest``; the prompt may be empty, which that does not take.
+        fields: Of ``ImageRequest``; the prompt may be empty.
         inputs: Pictures to start from, or None.
         checkpoint: What the client calls the model to draw with; None: the current one.
         for_good: Whether that model is to stay the current one.
@@ -116,7 +123,7 @@ def read_asked(
     optional = {
         **_sizes(given, notes),
         "steps": given.integer("steps", 1, STEPS_MAX),
-        "cfg_scale": given.number("cfg_scale", 0, _CFG_MAX),
+        "cfg_scale": given.number("cfg_scale", 0, CFG_SCALE_MAX),
         "seed": _seed(given),
         "clip_skip": _clip_skip(given, override, clip_skip),
         **_choices(given, notes, samplers, schedulers),
@@ -146,7 +153,9 @@ def read_asked(
 def _choices(
     given: Fields, notes: list[str], samplers: Collection[str], schedulers: Collection[str]
 ) -> dict[str, str | None]:
-    sampler = given.text("sampler_name") or given.text("sampler_index")
+    # Some send a number under this name: that of a line in a list of their own.
+    index = given.plain("sampler_index").get("sampler_index")
+    sampler = given.text("sampler_name") or (index if isinstance(index, str) else "")
     chosen = choose(sampler, given.text("scheduler"), samplers, schedulers)
     if chosen.unknown:
         notes.append("This engine has not all that was asked for by name, and chose what suits the model.")
@@ -184,15 +193,15 @@ def _sizes(given: Fields, notes: list[str]) -> dict[str, int]:
 
 
 def _seed(given: Fields) -> int | None:
-    seed = given.integer("seed", -_SEED_MAX, _SEED_MAX)
+    seed = given.integer("seed", -SEED_MAX, SEED_MAX)
     return None if seed is None or seed < 0 else seed
 
 
 def _clip_skip(given: Fields, override: Fields, standing: int) -> int | None:
     """None for 1, which there means that the model's own layers are used, whatever their number."""
-    found = override.integer("CLIP_stop_at_last_layers", 0, _CLIP_SKIP_MAX)
+    found = override.integer("CLIP_stop_at_last_layers", 0, CLIP_SKIP_MAX)
     if found is None:
-        found = given.integer("clip_skip", 0, _CLIP_SKIP_MAX)
+        found = given.integer("clip_skip", 0, CLIP_SKIP_MAX)
     if found is None:
         found = standing
     return found if found > 1 else None
@@ -219,5 +228,5 @@ def _inputs(given: Fields) -> Inputs | None:
 def _blur(given: Fields) -> float:
     blur = given.number("mask_blur", 0, _BLUR_MAX)
     # What older clients send, for either direction.
-    sides = [given.number(f"mask_blur_{side}", 0, _BLUR_MAX) or 0.0 for side in ("x", "y")]
-    return max(sides) if blur is None else blur
+    sides = [given.number(f"mask_blur_{side}", 0, _BLUR_MAX) for side in ("x", "y")]
+    return max(_BLUR if side is None else side for side in sides) if blur is None else blur

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import EngineOutOfMemoryError, InvalidRequestError
@@ -50,9 +49,7 @@ def a1111_error(
     # The one error of this API that its clients look at by name.
     kind = "OutOfMemoryError" if isinstance(error, EngineOutOfMemoryError) else "HTTPException"
     body = {"error": kind, "detail": detail, "body": "", "errors": error.message, "code": error.code}
-    response = error_response(error, headers, status=status)
-    response.body = json.dumps(body).encode("ascii")
-    return response
+    return error_response(error, headers, status=status, body=body)
 
 
 def _locations(error: InvalidRequestError) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final
 
 from PIL import Image, ImageOps
@@ -12,12 +13,13 @@ from sdmanager.generation import SIZE_MAX
 from sdmanager.server.face import FACE
 from sdmanager.server.requests import picture_bytes
 from sdmanager.server.responses import json_response
+from sdmanager.server.wire import base64_text
 from sdmanager.threads import in_thread
 
 from .errors import a1111_error
 from .fields import Fields
 from .images import read_body
-from .pictures import parameters_in, png, text, texts_in
+from .pictures import parameters_in, png, texts_in
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 _NOT_IMPLEMENTED: Final = 501
 _IMAGES_MAX: Final = 16
 _FACTOR_MAX: Final = 16
+# Of what one request makes, all pictures together.
+_PIXELS_MAX: Final = SIZE_MAX**2
 _FILTERS: Final = {
     "none": Image.Resampling.LANCZOS,
     "lanczos": Image.Resampling.LANCZOS,
@@ -36,17 +40,16 @@ async def png_info(request: web.Request) -> web.StreamResponse:
     """What a picture was drawn with, as it stands in it."""
     sent = Fields(await read_body(request)).text("image")
     async with request.app[FACE].decoding:
-        items = await in_thread(lambda: texts_in(picture_bytes("image", sent)))
-    info = items.get("parameters", "")
-    return json_response({"info": info, "items": items, "parameters": parameters_in(info)})
+        data = await in_thread(_told_by, sent)
+    return json_response(data)
 
 
 async def extra_single_image(request: web.Request) -> web.StreamResponse:
     """One picture, made larger by arithmetic: there is no model for it."""
     given = Fields(await read_body(request))
     async with request.app[FACE].decoding:
-        image = await in_thread(_enlarged, given, given.text("image"))
-    return json_response({"html_info": "", "image": image})
+        image, _ = await in_thread(_enlarged, given, given.text("image"), _PIXELS_MAX)
+    return json_response(await in_thread(_body, "image", image))
 
 
 async def extra_batch_images(request: web.Request) -> web.StreamResponse:
@@ -55,9 +58,13 @@ async def extra_batch_images(request: web.Request) -> web.StreamResponse:
     sent = [entry.text("data") for entry in given.nested_list("imageList")]
     if len(sent) > _IMAGES_MAX:
         raise given.wrong("imageList", "holds too many images", hint=f"Send at most {_IMAGES_MAX}.")
-    async with request.app[FACE].decoding:
-        images = [await in_thread(_enlarged, given, each) for each in sent]
-    return json_response({"html_info": "", "images": images})
+    images, left = list[str](), _PIXELS_MAX
+    for each in sent:
+        async with request.app[FACE].decoding:
+            image, pixels = await in_thread(_enlarged, given, each, left)
+        images.append(image)
+        left -= pixels
+    return json_response(await in_thread(_body, "images", images))
 
 
 async def interrogate(_request: web.Request) -> web.StreamResponse:
@@ -66,8 +73,23 @@ async def interrogate(_request: web.Request) -> web.StreamResponse:
     return a1111_error(error, status=_NOT_IMPLEMENTED)
 
 
-def _enlarged(given: Fields, sent: str) -> str:
-    """A picture as the fields ask for it, in base64; takes time.
+def _told_by(sent: str) -> bytes:
+    items = texts_in(picture_bytes("image", sent))
+    info = items.get("parameters", "")
+    return json.dumps({"info": info, "items": items, "parameters": parameters_in(info)}).encode("ascii")
+
+
+def _body(name: str, pictures: str | list[str]) -> bytes:
+    return json.dumps({"html_info": "", name: pictures}).encode("ascii")
+
+
+def _enlarged(given: Fields, sent: str, left: int) -> tuple[str, int]:
+    """A picture as the fields ask for it, in base64, and its pixels; takes time.
+
+    Args:
+        given: The fields.
+        sent: The picture as it came.
+        left: Pixels that it may have.
 
     Raises:
         InvalidRequestError: They ask for what is not there, or for too large a picture.
@@ -84,12 +106,16 @@ def _enlarged(given: Fields, sent: str) -> str:
     picture = open_input(picture_bytes("image", sent), "image")
     picture = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
     size = _size(given, picture)
-    if size[0] * size[1] > SIZE_MAX**2:
-        raise given.wrong("upscaling_resize", f"asks for more than {SIZE_MAX} times {SIZE_MAX} pixels")
+    pixels = size[0] * size[1]
+    if pixels > left:
+        raise given.wrong(
+            "upscaling_resize",
+            f"asks for more than {SIZE_MAX} times {SIZE_MAX} pixels, all pictures together",
+        )
     method = _FILTERS[wanted.lower()]
     if given.integer("resize_mode", 0, 1) and given.flag("upscaling_crop", default=True):
-        return text(png(ImageOps.fit(picture, size, method)))
-    return text(png(picture.resize(size, method)))
+        return base64_text(png(ImageOps.fit(picture, size, method))), pixels
+    return base64_text(png(picture.resize(size, method))), pixels
 
 
 def _size(given: Fields, picture: Image.Image) -> tuple[int, int]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
 from sdmanager.errors import GenerationCancelledError, InputImageError
-from sdmanager.generation import ImageRequest, Preview, PreviewFormat, PreviewMethod, PreviewOptions
-from sdmanager.server.body import JSON_MAX, read_json
-from sdmanager.server.drawing import cancel, outcome
+from sdmanager.generation import (
+    EMPTY_PROMPT,
+    ImageRequest,
+    Preview,
+    PreviewFormat,
+    PreviewMethod,
+    PreviewOptions,
+)
+from sdmanager.server.body import read_json
+from sdmanager.server.drawing import cancel, outcome, waiting
 from sdmanager.server.face import FACE
-from sdmanager.server.requests import accept
-from sdmanager.server.responses import json_response
+from sdmanager.server.requests import accept, refuse_large_if_full
+from sdmanager.server.responses import json_response, replay_headers
 from sdmanager.threads import in_thread
 
 from . import answers
@@ -25,12 +32,16 @@ from .options import OPTIONS
 from .pictures import fitted_inputs
 
 if TYPE_CHECKING:
-    from sdmanager.jobs import Generation
+    from collections.abc import Iterator
+
     from sdmanager.server.schemas import ServerInfo
 
     from .asked import Asked
 
 _NOT_FOUND: Final = 404
+_IMAGE_FIELDS: Final = ("image", "mask")
+# The last two are ignored, and hold the pictures of extensions all the same.
+_IMAGE_TREES: Final = ("init_images", "imageList", "alwayson_scripts", "script_args")
 
 
 @dataclass(slots=True)
@@ -41,11 +52,13 @@ class Stop:
         skipped: Whether it was to be left out.
         interrupted: Whether all was to stop.
         preview: How it stood then.
+        waiting: How many clients wait for it: with an ``Idempotency-Key`` they may be several.
     """
 
     skipped: bool = False
     interrupted: bool = False
     preview: Preview | None = None
+    waiting: int = 0
 
 
 # By the ids of generations that clients of this API wait for.
@@ -80,13 +93,12 @@ async def read_body(request: web.Request) -> dict[str, object]:
     Raises:
         SDManagerError: As ``server.requests.read_fields``.
     """
-    return await read_json(request, image_fields=("image", "mask"), image_lists=("init_images", "imageList"))
+    return await read_json(request, image_fields=_IMAGE_FIELDS, image_trees=_IMAGE_TREES)
 
 
 async def _draw(request: web.Request, *, img2img: bool) -> web.StreamResponse:
     face = request.app[FACE]
-    if request.content_length is None or request.content_length > JSON_MAX:
-        face.service.refuse_if_full()  # before a large body is read
+    refuse_large_if_full(request)
     body, info = await read_body(request), face.info()
     asked = read_asked(
         body, img2img=img2img, samplers=info.samplers, schedulers=info.schedulers,
@@ -102,9 +114,16 @@ async def _draw(request: web.Request, *, img2img: bool) -> web.StreamResponse:
         built.append(image_request(asked, model, info))
         return built[0]
 
-    generation, _ = await accept(request, build, with_pictures=asked.inputs is not None)
-    drawing = answers.Drawing(asked, built[0], model or face.models.current, time.time(), info.version)
-    return await _answer(request, generation, drawing)
+    generation, replayed = await accept(request, build, with_pictures=asked.inputs is not None)
+    drawing = answers.Drawing(
+        asked, built[0], model or face.models.current, generation.created_at / 1000, info.version
+    )
+    async with waiting(request, generation.id, joined=replayed):
+        with _stopping(request, generation.id) as stop:
+            if asked.for_good and model is not None and not replayed:
+                await face.models.use(model)
+            data = await _answer(request, generation.id, drawing, stop, joined=replayed)
+    return json_response(data, headers=replay_headers(replayed=replayed))
 
 
 def image_request(asked: Asked, model: str | None, info: ServerInfo) -> ImageRequest:
@@ -127,31 +146,34 @@ def image_request(asked: Asked, model: str | None, info: ServerInfo) -> ImageReq
     if asked.inputs is not None:
         size = (fields["width"], fields["height"]) if {"width", "height"} <= fields.keys() else None
         fields["init_image"], fields["mask_image"] = fitted_inputs(asked.inputs, size)
-    if fields["prompt"].strip():
-        return ImageRequest(**fields)
     # An empty prompt is a request here, and the engine draws it; everywhere else it is taken for a mistake.
-    return ImageRequest(**{**fields, "prompt": "-"}).model_copy(update={"prompt": ""})
+    return ImageRequest.model_validate(fields, context=EMPTY_PROMPT)
+
+
+@contextlib.contextmanager
+def _stopping(request: web.Request, generation_id: str) -> Iterator[Stop]:
+    """How the generation is stopped, known for as long as a client waits for it."""
+    stops = request.app[STOPS]
+    stop = stops.setdefault(generation_id, Stop())
+    stop.waiting += 1
+    try:
+        yield stop
+    finally:
+        stop.waiting -= 1
+        if not stop.waiting:
+            del stops[generation_id]
 
 
 async def _answer(
-    request: web.Request, generation: Generation, drawing: answers.Drawing
-) -> web.StreamResponse:
-    stop = request.app[STOPS].setdefault(generation.id, Stop())
+    request: web.Request, generation_id: str, drawing: answers.Drawing, stop: Stop, *, joined: bool
+) -> bytes:
     try:
-        if drawing.asked.for_good and drawing.wanted.model_id is not None:
-            try:
-                await request.app[FACE].models.use(drawing.wanted.model_id)
-            except BaseException:
-                await cancel(request, generation.id)
-                raise
-        result = await outcome(request, generation.id)
+        result = await outcome(request, generation_id, joined=joined)
     except GenerationCancelledError:
         if not (stop.interrupted or stop.skipped):
             raise
-        return json_response(await in_thread(answers.interrupted, drawing, stop.preview))
-    finally:
-        request.app[STOPS].pop(generation.id, None)
-    return json_response(await in_thread(answers.whole, drawing, result))
+        return await in_thread(answers.interrupted, drawing, stop.preview)
+    return await in_thread(answers.whole, drawing, result)
 
 
 async def _stop(request: web.Request, how: Stop) -> None:
@@ -159,10 +181,10 @@ async def _stop(request: web.Request, how: Stop) -> None:
     drawn = service.current
     if drawn is None:
         return
-    waiting, feed = request.app[STOPS].get(drawn), service.feed(drawn)
-    if waiting is not None:
-        waiting.interrupted, waiting.skipped = how.interrupted, how.skipped
+    told, feed = request.app[STOPS].get(drawn), service.feed(drawn)
+    if told is not None:
+        told.interrupted, told.skipped = how.interrupted, how.skipped
         # Now: with its end the generation lets go of its last preview.
         shown = feed.preview.event if feed is not None and feed.preview is not None else None
-        waiting.preview = shown if isinstance(shown, Preview) else None
+        told.preview = shown if isinstance(shown, Preview) else None
     await cancel(request, drawn)

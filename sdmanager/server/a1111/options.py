@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from aiohttp import web
 
+from sdmanager.generation import CLIP_SKIP_MAX
 from sdmanager.server.body import read_json
-from sdmanager.server.face import FACE
+from sdmanager.server.face import FACE, model_named
 from sdmanager.server.responses import json_response
 
 from .checkpoints import resolve, title
 from .fields import Fields
-
-if TYPE_CHECKING:
-    from sdmanager.server.face import ModelEntry, Models
-
-_CLIP_SKIP_MAX: Final = 12
 
 
 @dataclass(slots=True)
@@ -36,11 +32,12 @@ OPTIONS: Final = web.AppKey("a1111_options", Options)
 
 async def get_options(request: web.Request) -> web.StreamResponse:
     """All settings. None is called as one of Forge's: its clients would ask for more that is not here."""
-    entry = await current_entry(request.app[FACE].models)
+    models = request.app[FACE].models
+    entry = await model_named(models, models.current)
     return json_response(
         {
             "samples_format": "png",
-            "sd_model_checkpoint": title(entry) if entry is not None else request.app[FACE].models.current,
+            "sd_model_checkpoint": title(entry) if entry is not None else models.current,
             "sd_checkpoint_hash": entry.sha256 if entry is not None else None,
             "sd_vae": "Automatic",
             "CLIP_stop_at_last_layers": request.app[OPTIONS].clip_skip,
@@ -53,7 +50,7 @@ async def get_options(request: web.Request) -> web.StreamResponse:
 async def set_options(request: web.Request) -> web.StreamResponse:
     """Take what can be changed: the model, by any of its names, and the layers of CLIP; all else is ignored."""
     given = Fields(await read_json(request))
-    clip_skip = given.integer("CLIP_stop_at_last_layers", 1, _CLIP_SKIP_MAX)
+    clip_skip = given.integer("CLIP_stop_at_last_layers", 1, CLIP_SKIP_MAX)
     wanted = given.text("sd_model_checkpoint").strip()
     models = request.app[FACE].models
     if wanted:
@@ -63,9 +60,3 @@ async def set_options(request: web.Request) -> web.StreamResponse:
     if clip_skip is not None:
         request.app[OPTIONS].clip_skip = clip_skip
     return json_response(None)
-
-
-async def current_entry(models: Models) -> ModelEntry | None:
-    """The model that draws where a request names none; None where it is gone from the list."""
-    current = models.current
-    return next((entry for entry in await models.list() if entry.name == current), None)

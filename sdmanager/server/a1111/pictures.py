@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import io
+import logging
 import re
 from typing import TYPE_CHECKING, Final
 
 from PIL import Image, ImageFilter, ImageOps
 
 from sdmanager.engine.images import open_input
+from sdmanager.engine.png import is_whole_png, png_texts
 from sdmanager.errors import InputImageError
 from sdmanager.server.requests import picture_bytes
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from sdmanager.generation import ImageData
 
     from .asked import Inputs
+
+_log = logging.getLogger("sdmanager.server")
 
 _OPAQUE: Final = 255
 _HALF: Final = 128
@@ -41,22 +44,33 @@ def fitted_inputs(inputs: Inputs, size: tuple[int, int] | None) -> tuple[bytes, 
         InputImageError: One of them is no picture that can be read.
     """
     data = picture_bytes("init_images", inputs.init)
-    if (
-        size is not None and inputs.resize is not ResizeMode.CROP
-    ):  # cropping is what is done to all input images
-        picture = open_input(data, "init image")
-        if picture.size != size:
-            data = png(resized(picture.convert("RGB"), size, inputs.resize))
+    picture = open_input(data, "init image")
+    flat = _on_white(picture)
+    if inputs.resize is ResizeMode.CROP:  # which is done to all input images
+        size = None
+    if size is not None and flat.size != size:
+        flat = resized(flat.convert("RGB"), size, inputs.resize)
+    if flat is not picture:
+        data = png(flat)
     if inputs.mask is None:
         return data, None
     mask = _mask(open_input(picture_bytes("mask", inputs.mask), "mask image"))
     if inputs.invert:
         mask = ImageOps.invert(mask)
-    if size is not None and inputs.resize is not ResizeMode.CROP and mask.size != size:
+    if size is not None and mask.size != size:
         mask = resized(mask, size, inputs.resize)
     if inputs.blur:
         mask = mask.filter(ImageFilter.GaussianBlur(inputs.blur))
     return data, png(mask)
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """The same without transparency, as AUTOMATIC1111 shows it; itself where it has none."""
+    if not picture.has_transparency_data:
+        return picture
+    whole = Image.new("RGBA", picture.size, "white")
+    whole.alpha_composite(picture.convert("RGBA"))
+    return whole.convert("RGB")
 
 
 def _mask(picture: Image.Image) -> Image.Image:
@@ -107,15 +121,26 @@ def latent_size(preview: ImageData) -> tuple[int, int]:
     return preview.width * _LATENT_PIXELS, preview.height * _LATENT_PIXELS
 
 
-def as_it_stands(preview: bytes, size: tuple[int, int]) -> bytes:
-    """A preview as a picture of this size."""
-    picture = Image.open(io.BytesIO(preview)).convert("RGB")
-    return png(picture.resize(size, Image.Resampling.BILINEAR))
+def as_it_stands(preview: ImageData, size: tuple[int, int]) -> bytes | None:
+    """A preview as a picture of this size; None: it cannot be read."""
+    picture = _read(preview)
+    return png(picture.resize(size, Image.Resampling.BILINEAR)) if picture is not None else None
 
 
-def to_png(data: bytes) -> bytes:
-    """A picture of ours in another format as PNG."""
-    return png(Image.open(io.BytesIO(data)).convert("RGB"))
+def preview_png(preview: ImageData) -> bytes | None:
+    """A preview as PNG; None: it cannot be read."""
+    if preview.format == "png":
+        return preview.data if is_whole_png(preview.data) else None
+    picture = _read(preview)
+    return png(picture) if picture is not None else None
+
+
+def _read(preview: ImageData) -> Image.Image | None:
+    try:
+        return Image.open(io.BytesIO(preview.data)).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as exc:  # a preview never breaks an answer
+        _log.debug("a preview cannot be read: %r", exc)
+        return None
 
 
 def png(picture: Image.Image) -> bytes:
@@ -125,21 +150,19 @@ def png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def text(data: bytes) -> str:
-    """As it goes into JSON: base64, with nothing before it."""
-    return base64.b64encode(data).decode("ascii")
-
-
 def texts_in(data: bytes) -> dict[str, str]:
     """The texts in a picture, by their names; the settings that it was drawn with are ``parameters``.
+
+    No picture is decoded for that: a small file may hold far more pixels than there is memory for.
 
     Raises:
         InputImageError: It is no picture that can be read.
     """
+    texts = png_texts(data)
+    if texts is not None:
+        return texts
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "GIF")) as picture:
-            if picture.format == "PNG" and "parameters" not in picture.info:
-                picture.load()  # it may stand behind the pixels
+        with Image.open(io.BytesIO(data), formats=("JPEG", "WEBP", "GIF")) as picture:
             return {str(name): str(value) for name, value in picture.info.items() if isinstance(value, str)}
     except MemoryError:
         raise

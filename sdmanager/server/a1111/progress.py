@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Final
 from sdmanager.generation import Preview, Progress, Replanned, Stage
 from sdmanager.server.face import FACE
 from sdmanager.server.responses import json_response
+from sdmanager.server.wire import base64_text
 from sdmanager.threads import in_thread
 
 from .answers import timestamp
 from .fields import as_flag
 from .images import STOPS, Stop
-from .pictures import text, to_png
+from .pictures import preview_png
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,14 +46,16 @@ async def progress(request: web.Request) -> web.StreamResponse:
 
 
 async def _shown(item: FeedItem) -> str | None:
-    """A preview as base64 of a PNG, encoded once for all who ask; None where a newer one took its place."""
+    """A preview as base64 of a PNG, encoded once for all who ask; None where it is gone, or cannot be read."""
     known = item.rendered.get(_NAME)
     if known is not None:
         return known.decode()
     if not isinstance(item.event, Preview):
         return None
-    image = item.event.image
-    found = text(image.data if image.format == "png" else await in_thread(to_png, image.data))
+    data = await in_thread(preview_png, item.event.image)
+    if data is None:
+        return None
+    found = base64_text(data)
     item.rendered[_NAME] = found.encode()
     return found
 

@@ -102,6 +102,13 @@ def test_the_index_stands_in_for_the_name_of_a_sampler():
     assert asked(sampler_name="Euler a", sampler_index="Euler").fields["sampler"] == "euler_a"
 
 
+@pytest.mark.parametrize("index", [0, 3, "", None])
+def test_an_index_that_is_a_number_chooses_nothing(index):
+    assert "sampler" not in asked(sampler_index=index).fields
+    assert asked(sampler_index=index).notes == ()
+    assert asked(sampler_index=index, sampler_name="Euler").fields["sampler"] == "euler"
+
+
 def test_an_unknown_sampler_is_left_to_the_engine_and_that_is_said():
     found = asked(sampler_name="DPM adaptive", scheduler="normal")
     assert "sampler" not in found.fields
@@ -168,6 +175,20 @@ def test_pictures_to_start_from_are_for_img2img_alone():
     assert found.fields["strength"] == 0.3
     assert asked(img2img=True, init_images=["A"]).fields["strength"] == 0.75
     assert asked(img2img=True).inputs is None
+
+
+@pytest.mark.parametrize(
+    ("body", "blur"),
+    [
+        ({}, 4),
+        ({"mask_blur": 0}, 0),
+        ({"mask_blur": 9, "mask_blur_x": 2}, 9),
+        ({"mask_blur_x": 0, "mask_blur_y": 0}, 0),
+        ({"mask_blur_x": 6}, 6),
+    ],
+)
+def test_the_edge_of_a_mask_is_softened_as_much_as_elsewhere(body, blur):
+    assert asked(img2img=True, init_images=["A"], mask="B", **body).inputs.blur == blur
 
 
 def test_one_picture_is_drawn_from():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -12,16 +13,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from raw_http import connected, request_bytes
-from scripted_generator import ScriptedGenerator, preview, progress, result_of
+from scripted_generator import ScriptedGenerator, preview, result_of
 from serving import GENERATIONS, Served
 from sse_client import soon
 
-from sdmanager.errors import EngineCrashedError, EngineOutOfMemoryError
+from sdmanager.errors import EngineCrashedError, EngineOutOfMemoryError, ModelNotFoundError
+from sdmanager.server.a1111 import extras
+from sdmanager.server.a1111.images import STOPS, Stop
 
 
 def waiting(served: Served, body: dict | None = None, name: str = "txt2img") -> asyncio.Task:
     """A client that waits for a picture."""
     return asyncio.create_task(post(served, name, {**SMALL, **(body or {})}))
+
+
+def stops_of(served: Served) -> dict[str, Stop]:
+    """What is known of those who wait, by the ids of their generations."""
+    return served.server._runner.app[STOPS]
 
 
 async def drawing(served: Served) -> str:
@@ -32,9 +40,21 @@ async def drawing(served: Served) -> str:
 
 def engines() -> list[psutil.Process]:
     """Engine processes of this test."""
-    return [
-        child for child in psutil.Process().children(recursive=True) if "sd-cli" in " ".join(child.cmdline())
-    ]
+    return [child for child in psutil.Process().children(recursive=True) if "sd-cli" in _command(child)]
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it has ended since it was listed
+        return ""
+
+
+async def shown(served: Served) -> None:
+    """Wait until the real engine shows how a picture forms."""
+    async with asyncio.timeout(120):
+        while not (await get(served, "progress"))["current_image"]:
+            await asyncio.sleep(0.02)
 
 
 class TestInterrupt:
@@ -42,9 +62,7 @@ class TestInterrupt:
         self, real: Served
     ):
         task = waiting(real, {"steps": 200, "width": 128, "height": 128})
-        async with asyncio.timeout(120):
-            while not (await get(real, "progress"))["current_image"]:
-                await asyncio.sleep(0.02)
+        await shown(real)
         assert engines()
         reply = await post(real, "interrupt")
         assert (reply.status, reply.json) == (200, {})
@@ -121,16 +139,122 @@ class TestInterrupt:
         found = await task
         assert (found.status, found.json["code"]) == (409, "CANCELLED")
 
-    async def test_nothing_is_kept_of_those_who_waited(self, quick: Served, scripted: ScriptedGenerator):
-        from sdmanager.server.a1111.images import STOPS
+    async def test_what_was_to_be_seen_cannot_be_read(self, quick: Served, scripted: ScriptedGenerator):
+        task = waiting(quick)
+        feed = quick.service.feed(await drawing(quick))
+        scripted.tell(preview(1, data=b"no picture"))
+        await soon(lambda: feed.preview is not None)
+        assert (await post(quick, "interrupt")).json == {}
+        found = await task
+        assert found.json["images"] == []
+        assert (info_of(found)["interrupted"], info_of(found)["all_seeds"]) == (True, [])
 
-        stops = quick.server._runner.app[STOPS]
+    async def test_who_interrupts_and_hangs_up_at_once_leaves_nothing(self, real: Served):
+        # As SillyTavern does it: both together, in this order.
+        task = waiting(real, {"steps": 200, "width": 128, "height": 128})
+        await shown(real)
+        interrupting = asyncio.create_task(post(real, "interrupt", headers={"Authorization": "Basic Og=="}))
+        await asyncio.sleep(0)
+        task.cancel()
+        assert (await interrupting).json == {}
+        assert not engines()
+        await soon(lambda: stops_of(real) == {})
+        assert (await get(real, "progress"))["progress"] == 0
+        assert opened((await post(real, "txt2img", SMALL)).json["images"][0]).size == (64, 64)
+
+    async def test_nothing_is_kept_of_those_who_waited(self, quick: Served, scripted: ScriptedGenerator):
         task = waiting(quick)
         await drawing(quick)
-        assert len(stops) == 1
+        assert len(stops_of(quick)) == 1
         scripted.finish(result_of())
         await task
-        assert stops == {}
+        assert stops_of(quick) == {}
+
+
+class TestTheSameRequestTwice:
+    KEY: ClassVar = {"Idempotency-Key": "one"}
+
+    async def both(self, served: Served) -> tuple[asyncio.Task, asyncio.Task]:
+        """Two clients that wait for one picture, the second as one that repeats itself."""
+        first = asyncio.create_task(post(served, "txt2img", SMALL, headers=self.KEY))
+        generation = await drawing(served)
+        second = asyncio.create_task(post(served, "txt2img", SMALL, headers=self.KEY))
+        await soon(lambda: stops_of(served)[generation].waiting == 2)
+        return first, second
+
+    async def test_it_is_drawn_once_and_that_is_said(self, quick: Served, scripted: ScriptedGenerator):
+        tasks = await self.both(quick)
+        scripted.finish(result_of(seed=7))
+        first, second = await asyncio.gather(*tasks)
+        assert "Idempotency-Replayed" not in first.headers
+        assert second.headers["Idempotency-Replayed"] == "true"
+        assert first.json == second.json
+        again = await post(quick, "txt2img", SMALL, headers=self.KEY)
+        assert (again.json, again.headers["Idempotency-Replayed"]) == (first.json, "true")
+        assert len(scripted.requests) == 1
+        assert stops_of(quick) == {}
+
+    @pytest.mark.parametrize("who", [0, 1])
+    async def test_one_that_leaves_takes_nothing_from_the_other(
+        self, quick: Served, scripted: ScriptedGenerator, who
+    ):
+        tasks = await self.both(quick)
+        (stop,) = stops_of(quick).values()
+        tasks[who].cancel()
+        await soon(lambda: stop.waiting == 1)
+        assert scripted.cancelled == 0
+        feed = quick.service.feed(quick.service.current)
+        scripted.tell(preview(1))
+        await soon(lambda: feed.preview is not None)
+        await post(quick, "interrupt")
+        found = await tasks[1 - who]
+        assert info_of(found)["interrupted"] is True
+        assert len(found.json["images"]) == 1
+        assert stops_of(quick) == {}
+
+    async def test_all_of_them_that_leave_take_it_along(self, quick: Served, scripted: ScriptedGenerator):
+        tasks = await self.both(quick)
+        for task in tasks:
+            task.cancel()
+        await soon(lambda: scripted.cancelled == 1)
+        await soon(lambda: stops_of(quick) == {})
+
+    async def test_an_interrupt_gives_both_the_picture_as_it_stood(
+        self, quick: Served, scripted: ScriptedGenerator
+    ):
+        tasks = await self.both(quick)
+        feed = quick.service.feed(quick.service.current)
+        scripted.tell(preview(1))
+        await soon(lambda: feed.preview is not None)
+        await post(quick, "interrupt")
+        first, second = await asyncio.gather(*tasks)
+        assert info_of(first)["interrupted"] is True
+        assert len(first.json["images"]) == 1
+        assert second.json == first.json
+
+    async def test_a_large_body_comes_in_again_where_there_is_no_place(
+        self, quick: Served, scripted: ScriptedGenerator
+    ):
+        body = {**SMALL, "init_images": [encoded(Image.effect_noise((1200, 1200), 90))]}
+        first = asyncio.create_task(post(quick, "img2img", body, headers=self.KEY))
+        generation = await drawing(quick)
+        assert (await post(quick, "img2img", body)).status == 503
+        second = asyncio.create_task(post(quick, "img2img", body, headers=self.KEY))
+        await soon(lambda: stops_of(quick)[generation].waiting == 2)
+        scripted.finish(result_of())
+        assert (await first).json == (await second).json
+
+    async def test_a_model_is_kept_by_the_first_alone(self, real: Served):
+        body = {
+            **SMALL,
+            "override_settings": {"sd_model_checkpoint": "red"},
+            "override_settings_restore_afterwards": False,
+        }
+        first = await post(real, "txt2img", body, headers=self.KEY)
+        assert real.face.models.current == "red"
+        await real.face.models.use("demo")
+        assert (await post(real, "txt2img", body, headers=self.KEY)).json == first.json
+        assert real.face.models.current == "demo"
 
 
 async def test_a_client_that_goes_away_cancels_its_picture(quick: Served, scripted: ScriptedGenerator):
@@ -139,6 +263,21 @@ async def test_a_client_that_goes_away_cancels_its_picture(quick: Served, script
     task.cancel()
     await soon(lambda: scripted.cancelled == 1)
     assert (await quick.until(generation))["status"] == "cancelled"
+
+
+async def test_a_model_that_cannot_be_kept_is_not_drawn_with(
+    quick: Served, scripted: ScriptedGenerator, monkeypatch
+):
+    async def use(name):
+        raise ModelNotFoundError("It has just gone.")
+
+    monkeypatch.setattr(quick.face.models, "use", use)
+    reply = await post(
+        quick, "txt2img", {**SMALL, "model": "demo", "override_settings_restore_afterwards": False}
+    )
+    assert (reply.status, reply.json["code"]) == (404, "MODEL_NOT_FOUND")
+    assert quick.service.current is None
+    assert stops_of(quick) == {}
 
 
 async def test_previews_are_on_and_cheap(quick: Served, scripted: ScriptedGenerator):
@@ -317,13 +456,59 @@ async def test_no_body_is_a_mistake_of_the_server(quick: Served, scripted: Scrip
     ), body
 
 
-async def test_progress_events_of_others_do_not_reach_an_interrupted_answer(
-    quick: Served, scripted: ScriptedGenerator
+async def test_an_interrupt_reaches_only_those_who_waited_for_what_was_stopped(
+    queue: Served, scripted: ScriptedGenerator
 ):
-    task = waiting(quick)
-    await drawing(quick)
-    scripted.tell(progress(1), preview(1))
-    scripted.finish(result_of(seed=7))
-    reply = await task
+    first = waiting(queue)
+    feed = queue.service.feed(await drawing(queue))
+    second = waiting(queue, {"seed": 8})
+    await soon(lambda: queue.service.waiting == 1)
+    scripted.tell(preview(1))
+    await soon(lambda: feed.preview is not None)
+    await post(queue, "interrupt")
+    assert info_of(await first)["interrupted"] is True
+    later = await get(queue, "progress")
+    assert (later["state"]["interrupted"], later["current_image"]) == (False, None)
+    scripted.finish(result_of(seed=8))
+    reply = await second
     assert info_of(reply)["interrupted"] is False
-    assert opened(reply.json["images"][0]).getpixel((1, 1)) == (7, 20, 30)
+    assert opened(reply.json["images"][0]).getpixel((1, 1)) == (8, 20, 30)
+
+
+@pytest.mark.parametrize(
+    ("name", "of_extensions"),
+    [
+        ("alwayson_scripts", {"ControlNet": {"args": [{"image": "A" * (2 << 20)}]}}),
+        ("script_args", ["A" * (2 << 20)]),
+    ],
+)
+async def test_pictures_for_extensions_are_ignored_whatever_their_size(
+    quick: Served, scripted: ScriptedGenerator, name, of_extensions
+):
+    scripted.finish(result_of())
+    assert (await post(quick, "txt2img", {**SMALL, name: of_extensions})).status == 200
+    assert (await post(quick, "txt2img", {**SMALL, "other": of_extensions})).status == 413
+
+
+async def test_a_batch_is_made_larger_picture_by_picture_and_bounded_together(quick: Served, monkeypatch):
+    class Counting(asyncio.Semaphore):
+        entered = 0
+
+        async def acquire(self):
+            self.entered += 1
+            return await super().acquire()
+
+    decoding = Counting(1)
+    object.__setattr__(quick.face, "decoding", decoding)
+    body = {"imageList": [{"data": PICTURE, "name": "a"}] * 3, "upscaler_1": "Nearest", "resize_mode": 1}
+    reply = await post(
+        quick, "extra-batch-images", {**body, "upscaling_resize_w": 20, "upscaling_resize_h": 8}
+    )
+    assert [opened(each).size for each in reply.json["images"]] == [(20, 8)] * 3
+    assert decoding.entered == 3
+    monkeypatch.setattr(extras, "_PIXELS_MAX", 20 * 8 * 3 - 1)
+    reply = await post(
+        quick, "extra-batch-images", {**body, "upscaling_resize_w": 20, "upscaling_resize_h": 8}
+    )
+    assert reply.status == 422
+    assert reply.json["detail"][0]["loc"] == ["body", "upscaling_resize"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 import time
+import zlib
 
 import pytest
 from a1111 import encoded
@@ -81,6 +83,22 @@ def test_a_picture_has_its_own_size_where_none_is_named():
     assert opened(fitted_inputs(inputs(halves()), None)[0]).size == (64, 32)
 
 
+@pytest.mark.parametrize("size", [None, (64, 32), (32, 32)])
+@pytest.mark.parametrize("mode", ResizeMode)
+def test_what_is_transparent_becomes_white(size, mode):
+    picture = Image.new("RGBA", (64, 32), (0, 0, 0, 0))
+    picture.paste((255, 0, 0, 255), (0, 0, 32, 32))
+    image = opened(fitted_inputs(inputs(picture, resize=mode), size)[0])
+    assert image.mode == "RGB"
+    right, bottom = image.width - 1, image.height - 1
+    assert (image.getpixel((0, bottom)), image.getpixel((right, 0))) == ((255, 0, 0), (255, 255, 255))
+
+
+def test_a_picture_without_transparency_is_left_as_it_came():
+    sent = inputs(halves())
+    assert fitted_inputs(sent, (64, 32))[0] == base64.b64decode(sent.init)
+
+
 def test_the_mask_goes_with_the_picture():
     _, mask = fitted_inputs(inputs(halves(), halves(left="black", right="white")), (64, 64))
     image = opened(mask)
@@ -144,6 +162,18 @@ def test_a_text_without_settings_is_a_prompt(text, expected):
 def test_an_empty_prompt_is_told_from_the_negative_one():
     found = parameters_in("Negative prompt: blurry\nSteps: 2")
     assert (found["Prompt"], found["Negative prompt"], found["Steps"]) == ("", "blurry", "2")
+
+
+def test_the_pixels_are_not_looked_at_for_it():
+    # 3.6 thousand million of them, which are none.
+    head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", b"no pixels"), (b"tEXt", b"parameters\0" + INFOTEXT.encode())]
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, content in chunks:
+        data += (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+    assert texts_in(data) == {"parameters": INFOTEXT}
 
 
 def test_a_picture_without_text_has_none():
