@@ -171,6 +171,79 @@ async def test_what_is_no_picture_is_said_and_the_picture_can_be_removed(quick, 
     await tab.page.set_input_files(
         "#file", {"name": "x.png", "mimeType": "image/png", "buffer": b"no picture"}
     )
-    await tab.until_said("failure", "no picture that the browser can read")
+    await tab.until_said("start-failure", "no picture that the browser can read")
     await tab.page.click("#remove-init")
     assert (await sent(tab, scripted)).init_image is None
+
+
+# Text and a picture of it, as programs of offices give them.
+_CELLS = """async (name) => {
+  const data = new DataTransfer();
+  data.items.add("text of a cell", "text/plain");
+  const canvas = document.createElement("canvas");
+  data.items.add(new File([await new Promise((done) => canvas.toBlob(done))], "image.png", { type: "image/png" }));
+  const event = new ClipboardEvent("paste", { bubbles: true, cancelable: true, clipboardData: data });
+  document.getElementById(name).dispatchEvent(event);
+  return event.defaultPrevented;
+}"""
+
+
+async def test_text_that_comes_with_a_picture_of_it_stays_text_where_one_types(quick, tab):
+    await tab.open(quick.url)
+    assert not await tab.page.evaluate(_CELLS, "prompt")
+    await tab.page.evaluate("asking.showModal()")
+    assert not await tab.page.evaluate(_CELLS, "token-form")
+    await tab.page.evaluate("asking.close()")
+    assert await tab.page.is_hidden("#starting")
+    assert await tab.page.evaluate(_CELLS, "gallery-title")
+    await tab.until("!starting.hidden")
+
+
+async def test_two_fingers_zoom_and_paint_nothing(quick, scripted, tab):
+    await tab.page.set_viewport_size({"width": 360, "height": 640})
+    await tab.open(quick.url)
+    await choose(tab, picture((100, 400)), width=100)
+    boxes = """[...document.querySelectorAll("#init, #mask")].map((it) => {
+      const { x, y, width, height } = it.getBoundingClientRect(); return [x, y, width, height]; })"""
+    init, canvas = await tab.page.evaluate(boxes)
+    assert init == canvas
+    assert init[3] <= 0.6 * 640 + 1
+    assert init[3] / init[2] == pytest.approx(4, abs=0.1)
+    at = """([kind, id, x, y, type]) => document.getElementById("mask").dispatchEvent(new PointerEvent("pointer" + kind,
+      { pointerId: id, pointerType: type ?? "touch", clientX: x, clientY: y, buttons: 1, cancelable: true }))"""
+    # Made up by hand: capture is for pointers that there are.
+    await tab.page.evaluate("document.getElementById('mask').setPointerCapture = () => {}")
+    x, y = init[0] + init[2] / 2, init[1] + init[3] / 2
+
+    async def move(*steps) -> bool:
+        for kind, pointer, down, *name in steps:
+            await tab.page.evaluate(at, [kind, pointer, x, y + down, *name])
+        return await tab.page.is_disabled("#undo")
+
+    assert await move(
+        ("down", 1, 0), ("move", 1, 9), ("down", 2, 60), ("move", 2, 70), ("up", 2, 70), ("up", 1, 9)
+    )
+    assert await move(("down", 3, 0), ("move", 3, 9), ("cancel", 3, 9))
+    # The hand that holds the pen does not count.
+    pen = ("down", 4, 0, "pen"), ("down", 5, 90), ("move", 5, 99), ("move", 4, 9, "pen"), ("up", 4, 9, "pen")
+    assert not await move(*pen)
+    assert (
+        await tab.page.evaluate("getComputedStyle(document.getElementById('mask')).touchAction")
+        == "pinch-zoom"
+    )
+
+
+async def test_the_brush_is_seen_and_the_mask_says_what_it_is(quick, tab):
+    await tab.open(quick.url)
+    await choose(tab, picture())
+    assert await tab.page.get_attribute("#mask", "role") == "application"
+    assert await tab.page.get_attribute("#mask", "aria-roledescription")
+    await tab.page.fill("#brush-size", "20")
+    await tab.page.hover("#mask")
+    ring, canvas = await tab.page.evaluate(
+        "['ring', 'mask'].map((it) => document.getElementById(it).getBoundingClientRect().toJSON())"
+    )
+    assert ring["width"] == pytest.approx(0.2 * canvas["height"], abs=1)
+    assert ring["x"] + ring["width"] / 2 == pytest.approx(canvas["x"] + canvas["width"] / 2, abs=1)
+    await tab.page.hover("#prompt")
+    assert await tab.page.is_hidden("#ring")

@@ -40,6 +40,12 @@ async def test_the_page_asks_for_the_token_and_keeps_it_for_its_tab_alone(locked
     await tab.page.keyboard.type("wrong")
     await tab.page.keyboard.press("Enter")
     await tab.until_said("token-wrong", "That was not the token.")
+    # No header can carry this one: it is not tried, and not taken for a server that is away.
+    await tab.page.evaluate("document.getElementById('token-wrong').hidden = true")
+    await tab.page.keyboard.type("sécret—x")
+    await tab.page.keyboard.press("Enter")
+    await tab.until_said("token-wrong", "That was not the token.")
+    assert await tab.text("banner") == ""
     await tab.page.keyboard.type(TOKEN)
     await tab.page.keyboard.press("Enter")
     await tab.ready()

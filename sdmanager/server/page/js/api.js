@@ -12,6 +12,9 @@ class ApiError extends Error {
 /** Nobody answered: the server is gone, or the way to it. */
 class Unreachable extends Error {}
 
+// What a header can carry; with anything else no request would leave the browser.
+const TOKEN = /^[\x21-\x7e]+$/;
+
 let token = memory.get("token", "");
 
 /** Take the token out of the address, before it can be seen, kept as a bookmark or sent along. */
@@ -19,7 +22,7 @@ function takeToken() {
   const found = new URLSearchParams(location.hash.slice(1)).get("token");
   if (found === null) return;
   history.replaceState(null, "", location.pathname + location.search);
-  if (found) keepToken(found);
+  if (TOKEN.test(found)) keepToken(found);
 }
 
 function keepToken(value) {
@@ -46,14 +49,21 @@ function askToken(tried) {
   asking ??= new Promise((resolve) => {
     const dialog = $("asking");
     const wrong = $("token-wrong");
-    wrong.textContent = tried ? "That was not the token." : "";
-    show(wrong, Boolean(tried));
+    const refuse = () => {
+      wrong.textContent = "That was not the token.";
+      show(wrong);
+    };
+    show(wrong, false);
+    if (tried) refuse();
     dialog.oncancel = (event) => event.preventDefault();
     $("token-form").onsubmit = (event) => {
       event.preventDefault();
-      keepToken($("token").value.trim());
+      const typed = $("token").value.trim();
       $("token").value = "";
-      dialog.close();
+      if (TOKEN.test(typed)) {
+        keepToken(typed);
+        dialog.close();
+      } else refuse();
     };
     dialog.onclose = () => { asking = null; resolve(); };
     dialog.showModal();
@@ -89,7 +99,7 @@ async function ask(method, path, { body, headers = {}, signal } = {}) {
 async function askJson(method, path, options) {
   const response = await ask(method, path, options);
   try {
-    return await response.json();
+    return parsed(await response.text());
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Unreachable("The connection broke off.");

@@ -1,13 +1,13 @@
 // Whether the server is there, and what it says of itself.
 
 const RETRY_MS = 2000;
-const LOOK_MS = 15000;
 
 const connection = {
   lost: false,
   info: {},
   _waiting: [],
   _back: [],
+  _looking: null,
 
   /** Call something whenever the server is there again after it was not. */
   onBack(callback) {
@@ -40,7 +40,12 @@ const connection = {
   },
 
   /** Ask the server how it is, and show that. */
-  async look() {
+  look() {
+    this._looking ??= this._look().finally(() => { this._looking = null; });
+    return this._looking;
+  },
+
+  async _look() {
     this.info = await askJson("GET", "/v1/info");
     showInfo(this.info);
   },
@@ -59,26 +64,28 @@ function showInfo(info) {
   const facts = [info.model, engine, info.version && `version ${info.version}`];
   $("server").textContent = facts.filter(Boolean).join(" · ");
   if (info.error) tellBanner(info.error.message, info.error.suggestion);
-  else if (info.aside?.length) {
-    const names = info.aside.map((each) => each.name).join(", ");
-    tellBanner(`Put aside to make room for pictures: ${names}.`, "It is brought back by itself.");
-  } else show($("banner"), false);
+  else show($("banner"), false);
+  const names = (info.aside ?? []).map((each) => each.name).join(", ");
+  const told = names && `Put aside to make room for pictures: ${names}. It is brought back by itself.`;
+  if ($("aside").textContent !== told) $("aside").textContent = told;
+  show($("aside"), told !== "");
 }
 
-/** Do something over the network; where nobody answers, say so, wait until the server is back, and do it once more. */
-async function lasting(action) {
+/**
+ * Do something over the network; where nobody answers, say so, wait until the server is back, and do it once more.
+ * `signal` withdraws it while it waits; `onWait` is told whether it does.
+ */
+async function lasting(action, { signal, onWait } = {}) {
   for (;;) {
     try {
       return await action();
     } catch (error) {
       if (!(error instanceof Unreachable)) throw error;
-      await connection.fail();
     }
+    const withdrawn = new Promise((resolve) => signal?.addEventListener("abort", resolve));
+    onWait?.(true);
+    await Promise.race([connection.fail(), withdrawn]);
+    onWait?.(false);
+    signal?.throwIfAborted();
   }
 }
-
-setInterval(() => {
-  if (document.visibilityState === "visible" && !connection.lost && asking === null) {
-    connection.look().catch((error) => { if (error instanceof Unreachable) connection.fail(); });
-  }
-}, LOOK_MS);

@@ -41,12 +41,21 @@ const memory = {
   },
 };
 
+/** JSON, with seeds that JavaScript's numbers cannot hold as text: exactly where the browser tells what stood there. */
+function parsed(text) {
+  return JSON.parse(text, (key, value, context) => {
+    const lost = key === "seed" && typeof value === "number" && !Number.isSafeInteger(value);
+    return lost ? context?.source ?? `about ${value}` : value;
+  });
+}
+
 /** Seconds as people say them. */
 function spoken(seconds) {
   if (seconds < 1) return "less than a second";
-  if (seconds < 60) return `${Math.round(seconds)} s`;
-  const minutes = Math.floor(seconds / 60);
-  const rest = Math.round(seconds % 60);
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  const minutes = Math.floor(whole / 60);
+  const rest = whole % 60;
   if (minutes >= 60) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
   return rest && minutes < 10 ? `${minutes} min ${rest} s` : `${minutes} min`;
 }
@@ -65,7 +74,7 @@ function fileName(item) {
   const day = new Date(item.createdAt);
   const date = [day.getFullYear(), day.getMonth() + 1, day.getDate()].map((n) => String(n).padStart(2, "0")).join("-");
   const words = (item.request?.prompt ?? "").normalize("NFKC").toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
-  const seed = item.seed === undefined ? item.id.replace(/[^\w-]/g, "") : item.seed;
+  const seed = String(item.seed ?? item.id).replace(/[^\w-]/g, "");
   return `${[date, ...words.slice(0, 6)].join("-").slice(0, 80)}-${seed}.png`;
 }
 

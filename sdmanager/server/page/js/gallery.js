@@ -25,13 +25,26 @@ const gallery = {
     this.paint();
   },
 
-  /** Newer facts about the first ones; frames of what was cancelled are gone. */
-  renew(items, total) {
+  /** The first page anew: what should be in it and is not is gone. Returns whether nothing comes after it. */
+  renew(items, total, more) {
     const fresh = new Set(items.map((item) => item.id));
-    const rest = this.items.filter((item) => !fresh.has(item.id) && item.status !== "forming");
+    const last = items.at(-1);
+    const place = this.items.findIndex((item) => item.id === last?.id);
+    const below = place < 0 ? this.items.filter((item) => item.createdAt <= last?.createdAt) : this.items.slice(place + 1);
+    const rest = more ? below.filter((item) => !fresh.has(item.id) && item.status !== "forming") : [];
     this.items = [...items, ...rest];
-    if (total === null) this.items.sort((a, b) => b.createdAt - a.createdAt); // no server has ordered them
-    this.total = total ?? this.items.length;
+    this.total = total;
+    if (!rest.length) this._more = more;
+    this.paint();
+    return !rest.length;
+  },
+
+  /** What no server has counted and ordered. */
+  add(items) {
+    const fresh = new Set(items.map((item) => item.id));
+    this.items = [...items, ...this.items.filter((item) => !fresh.has(item.id))];
+    this.items.sort((a, b) => b.createdAt - a.createdAt);
+    this.total = this.items.length;
     this.paint();
   },
 
@@ -78,6 +91,7 @@ const gallery = {
       if (error.status !== 404) throw error; // it is gone already
     }
     this.forget(item);
+    stage.forget(item.id);
     const next = this.items[Math.min(place, this.items.length - 1)];
     (next ? this._cards.get(next.id).button : $("prompt")).focus();
     announce("Deleted.");
@@ -101,11 +115,12 @@ function cardOf() {
 
   function update(item) {
     card.item = item;
-    const words = item.request?.prompt ?? "A picture of another program";
+    const words = item.request?.prompt ?? "A picture";
     const forming = item.status === "forming";
     const source = sourceOf(item);
     if (source && source !== shown) image.src = shown = source;
-    image.alt = forming ? `Forming: ${words}` : words;
+    const named = [words, item.seed !== undefined && `seed ${item.seed}`].filter(Boolean).join(", ");
+    image.alt = forming ? `Forming: ${named}` : named;
     image.style.aspectRatio = `${item.width} / ${item.height}`;
     image.classList.toggle("forming", forming);
     caption.textContent = forming ? "Forming…" : shortened(words, 70);
@@ -113,13 +128,25 @@ function cardOf() {
   return card;
 }
 
+/** Do something with the gallery; what goes wrong is said there. Resolves to whether nothing did. */
+async function inGallery(action) {
+  try {
+    await action();
+    clearFailure("gallery-failure");
+    return true;
+  } catch (error) {
+    tellFailure(error, { place: "gallery-failure" });
+    return false;
+  }
+}
+
 let searching = 0;
 $("search").oninput = () => {
   clearTimeout(searching);
-  searching = setTimeout(() => {
-    store.now.load($("search").value.trim())
-      .then(() => announce(`${gallery.total ?? 0} pictures found.`), tellFailure);
-  }, 200);
+  searching = setTimeout(() => inGallery(async () => {
+    await store.now.load($("search").value.trim());
+    announce(`${gallery.total ?? 0} pictures found.`);
+  }), 200);
 };
 let loading = false;
 const nearEnd = new IntersectionObserver(([seen]) => { if (seen.isIntersecting) $("load-more").click(); }, { rootMargin: "400px" });
@@ -127,20 +154,19 @@ nearEnd.observe($("load-more"));
 $("load-more").onclick = async () => {
   if (loading) return;
   loading = true;
-  await store.now.more().catch(tellFailure);
-  loading = false;
-  // It tells of changes only, and on a large screen the end may still be in sight.
   nearEnd.unobserve($("load-more"));
-  nearEnd.observe($("load-more"));
+  const went = await inGallery(() => store.now.more());
+  loading = false;
+  // It tells of changes only, and on a large screen the end may still be in sight. After an error, the button remains.
+  if (went) nearEnd.observe($("load-more"));
 };
 $("delete-all").onclick = async () => {
   const text = `All ${gallery.total ?? ""} pictures are removed from the gallery's folder for good.`;
   if (!(await confirmed("Delete all pictures?", text, "Delete all"))) return;
-  try {
+  await inGallery(async () => {
     const deleted = await store.now.clear();
+    stage.forget();
     await store.now.load();
     announce(`${deleted} pictures are deleted.`);
-  } catch (error) {
-    tellFailure(error);
-  }
+  });
 };

@@ -9,7 +9,8 @@ const jobs = {
   all: [], // {id, request, createdAt, position?, progress?}
   _source: null,
   _watched: null,
-  _submitting: false,
+  _submitting: null, // what withdraws it
+  _polling: false,
 
   add(job) {
     this.all.push(job);
@@ -33,6 +34,7 @@ const jobs = {
     this._source = null;
     this._watched = job;
     if (!job) return;
+    showCancel();
     stage.begin(job);
     this._listen(job);
   },
@@ -41,7 +43,7 @@ const jobs = {
     const source = new EventSource(addressed(`${GENERATIONS}/${job.id}/events`));
     this._source = source;
     const on = (name, tell) => source.addEventListener(name, (event) => {
-      if (event.data && this._watched === job) tell(JSON.parse(event.data));
+      if (event.data && this._watched === job) tell(parsed(event.data));
     });
     on("queued", ({ position }) => { job.position = position; stage.progress(job); });
     on("progress", (progress) => { job.position = 0; job.progress = progress; stage.progress(job); });
@@ -52,7 +54,7 @@ const jobs = {
     on("preview", ({ format, image, step, totalSteps }) => {
       stage.shape(job.request.width, job.request.height);
       const alt = `Forming: ${job.request.prompt}, step ${step} of ${totalSteps}`;
-      stage.picture(`data:image/${format};base64,${image}`, alt, false);
+      stage.forming(`data:image/${format};base64,${image}`, alt);
     });
     for (const name of ENDS) on(name, (data) => this.end(job, name, data));
     source.onerror = (event) => {
@@ -75,6 +77,7 @@ const jobs = {
   },
 
   end(job, name, data) {
+    if (!this.all.includes(job)) return; // somebody else saw it first
     const isWatched = this._watched === job;
     if (isWatched) {
       this._source?.close();
@@ -82,34 +85,50 @@ const jobs = {
     }
     if (name === "complete") store.finished(job, data);
     if (isWatched) showEnd(job, name, data);
-    else if (name === "error") tellFailure(data);
+    else if (name === "error") tellFailure(data, { of: job });
     this.drop(job);
   },
 
   async cancel(job) {
+    if (job.cancelling) return;
+    this._cancelling(job, true);
     try {
       await lasting(() => ask("DELETE", `${GENERATIONS}/${job.id}`));
-      if (this.all.includes(job)) this.end(job, "cancelled", {});
+      this.end(job, "cancelled", {});
     } catch (error) {
       if (error.code !== "ALREADY_TERMINAL" && error.code !== "NOT_FOUND") tellFailure(error);
+      this._cancelling(job, false);
     }
+  },
+
+  _cancelling(job, now) {
+    job.cancelling = now;
+    showCancel();
+    showWaiting();
   },
 
   /** Where those stand that no stream tells about. */
   async poll() {
-    if (this.all.length < 2 || connection.lost) return;
-    const { generations } = await askJson("GET", GENERATIONS);
-    const known = new Map(generations.map((each) => [each.id, each]));
-    for (const job of this.all.slice(1)) {
-      const now = known.get(job.id);
-      job.position = now?.queuePosition;
-      if (!now) this.end(job, "error", { message: "The server does not know this generation any more." });
-      else if (ENDS.includes(now.status)) {
-        const found = await endOf(job.id);
-        if (found) this.end(job, found.name, found.data);
+    if (this._polling || this.all.length < 2 || connection.lost) return;
+    this._polling = true;
+    try {
+      const asked = this.all.slice(1); // what comes while the answer is on its way is not in it
+      const { generations } = await askJson("GET", GENERATIONS);
+      const known = new Map(generations.map((each) => [each.id, each]));
+      for (const job of asked) {
+        if (!this.all.includes(job) || job === this._watched) continue;
+        const now = known.get(job.id);
+        job.position = now?.queuePosition;
+        if (!now) this.end(job, "error", { message: "The server does not know this generation any more." });
+        else if (ENDS.includes(now.status)) {
+          const found = await endOf(job.id);
+          if (found) this.end(job, found.name, found.data);
+        }
       }
+      showWaiting();
+    } finally {
+      this._polling = false;
     }
-    showWaiting();
   },
 
   /** Take up again what was under way when the page was left. */
@@ -124,14 +143,15 @@ async function endOf(id) {
   const response = await ask("GET", `${GENERATIONS}/${id}/events`);
   for (const block of (await response.text()).split("\n\n")) {
     const name = /^event: (\w+)$/m.exec(block)?.[1];
-    if (ENDS.includes(name)) return { name, data: JSON.parse(/^data: (.*)$/m.exec(block)[1]) };
+    if (ENDS.includes(name)) return { name, data: parsed(/^data: (.*)$/m.exec(block)[1]) };
   }
   return null;
 }
 
 async function submit() {
   if (jobs._submitting) return;
-  jobs._submitting = true;
+  const withdrawal = jobs._submitting = new AbortController();
+  const { signal } = withdrawal;
   $("generate").setAttribute("aria-busy", "true");
   try {
     clearFailure();
@@ -139,34 +159,38 @@ async function submit() {
     // The same key again, where the answer was lost on its way: it is drawn once.
     const key = [...crypto.getRandomValues(new Uint8Array(16))].map((n) => n.toString(16).padStart(2, "0")).join("");
     const { body, headers } = await bodyOf(request);
-    const options = { body, headers: { ...headers, "Idempotency-Key": key } };
-    const { id, createdAt } = await lasting(() => askJson("POST", GENERATIONS, options));
+    const options = { body, headers: { ...headers, "Idempotency-Key": key }, signal };
+    const onWait = (waits) => show($("sending"), waits);
+    const { id, createdAt } = await lasting(() => askJson("POST", GENERATIONS, options), { signal, onWait });
     jobs.add({ id, request, createdAt });
   } catch (error) {
     tellFailure(error);
     if (/^MODEL_/.test(error.code ?? "")) loadModels().catch(() => {});
   } finally {
-    jobs._submitting = false;
+    jobs._submitting = null;
     $("generate").removeAttribute("aria-busy");
   }
 }
 
 function showEnd(job, name, data) {
   if (name === "complete") {
-    const [first] = data.images;
-    stage.shape(first.width, first.height);
-    stage.picture(addressed(first.url), job.request.prompt, true);
-    const count = data.images.length;
+    const items = itemsOf(job, data);
+    const count = items.length;
     const text = `${count === 1 ? "The picture is" : `${count} pictures are`} ready after ${spoken(data.timeTaken / 1000)}.`;
+    stage.finish(items);
     stage.say(text);
     stage.end(text);
   } else if (name === "error") {
     stage.end();
-    tellFailure(data);
+    tellFailure(data, { of: job });
   } else {
     stage.say("Cancelled.");
     stage.end("Cancelled.");
   }
+}
+
+function showCancel() {
+  $("cancel").setAttribute("aria-disabled", String(Boolean(jobs.all[0]?.cancelling)));
 }
 
 function showWaiting() {
@@ -183,12 +207,20 @@ function rowOf(job) {
     const words = shortened(job.request.prompt, 60);
     const cancel = make("button", { type: "button", className: "quiet", "aria-label": `Cancel: ${words}` }, "Cancel");
     cancel.onclick = () => jobs.cancel(job);
+    job.button = cancel;
     job.place = make("span", { className: "hint" });
     job.row = make("li", {}, make("span", { className: "words" }, words), job.place, cancel);
   }
   job.place.textContent = detailOf(job) || "waiting";
+  job.button.setAttribute("aria-disabled", String(Boolean(job.cancelling)));
   return job.row;
 }
 
-$("cancel").onclick = () => { if (jobs.all[0]) jobs.cancel(jobs.all[0]); };
+// Not the second half of a double click: it would cancel the next one, too.
+$("cancel").onclick = (event) => { if (jobs.all[0] && event.detail < 2) jobs.cancel(jobs.all[0]); };
+$("withdraw").onclick = () => {
+  jobs._submitting?.abort();
+  $("generate").focus();
+  announce("It is not sent.");
+};
 setInterval(() => jobs.poll().catch((error) => { if (error instanceof Unreachable) connection.fail(); }), POLL_MS);

@@ -10,27 +10,37 @@ $("theme").onchange = () => {
   }
 };
 
-// What can be chosen there is known once the server has said so.
-const LATE = ["model", "sampler", "scheduler"];
+const LOOK_MS = 15000;
 
-async function begin() {
-  await lasting(loadModels);
-  restoreForm(LATE);
-  if (!$("model").value) $("model").value = models.shown; // it is gone
-  showDefaults();
-  performance.mark("known");
-  jobs.resume();
-  await store.choose();
+/** Models, samplers, schedulers; until they came once, what is chosen of them waits. */
+async function learn() {
+  try {
+    await lasting(loadModels);
+    performance.mark("known");
+  } catch (error) {
+    $("model-note").replaceChildren(...explain(error));
+    show($("model-note"));
+  }
+}
+
+function visit() {
+  return lasting(() => connection.look()).then(() => store.look());
+}
+
+/** What has happened meanwhile: others draw, models are installed, and what was refused may be there now. */
+async function lookAround({ atModels = !models.known } = {}) {
+  if (document.visibilityState !== "visible" || connection.lost || asking !== null) return;
+  if (atModels) learn();
+  await visit().catch(() => {});
 }
 
 restoreForm(KEPT.filter((id) => !LATE.includes(id)));
 showDefaults();
-begin().catch(tellFailure);
-connection.onBack(() => {
-  loadModels().then(() => store.choose()).catch(() => {});
-});
-window.addEventListener("focus", () => {
-  // A model may have been installed meanwhile.
-  if (!connection.lost && asking === null && models.all.length) loadModels().catch(() => {});
-});
+learn();
+jobs.resume();
+visit().catch((error) => tellFailure(error, { place: "gallery-failure" }));
+connection.onBack(() => lookAround({ atModels: true }));
+setInterval(lookAround, LOOK_MS);
+window.addEventListener("focus", () => lookAround({ atModels: true }));
+document.addEventListener("visibilitychange", () => lookAround());
 performance.mark("usable");

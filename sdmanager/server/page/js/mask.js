@@ -9,6 +9,8 @@ const mask = {
   shapes: [],
   tool: "brush",
   _drawing: null,
+  _pointer: null, // that draws
+  _down: new Map(), // all that touch the picture: kind, by id
   _rectangle: null, // being placed by keys or pointer: x, y, width, height as shares of the picture
 
   begin(width, height) {
@@ -16,6 +18,7 @@ const mask = {
     const canvas = $("mask");
     canvas.width = width;
     canvas.height = height;
+    canvas.parentElement.style.setProperty("--ratio", String(width / height));
     this.use("brush");
     this.changed();
   },
@@ -113,8 +116,14 @@ const mask = {
   down(event) {
     if (event.button !== 0) return;
     event.preventDefault();
-    $("mask").focus({ preventScroll: true });
+    const drawn = this._down.get(this._pointer);
+    this._down.set(event.pointerId, event.pointerType);
     $("mask").setPointerCapture(event.pointerId);
+    if (drawn === "pen") return; // the hand that holds it
+    this.drop();
+    if (this._down.size > 1 && event.pointerType !== "pen") return; // two fingers zoom
+    this._pointer = event.pointerId;
+    $("mask").focus({ preventScroll: true });
     const [x, y] = this._at(event);
     if (this.tool === "rectangle") {
       this._corner = [x, y];
@@ -128,6 +137,8 @@ const mask = {
   },
 
   move(event) {
+    this._showRing(event);
+    if (event.pointerId !== this._pointer) return;
     if (this._drawing) {
       for (const each of event.getCoalescedEvents?.() ?? [event]) {
         const [x, y] = this._at(each);
@@ -142,7 +153,12 @@ const mask = {
     this.paint();
   },
 
-  up() {
+  /** A finger was lifted, or what it did became a gesture of the browser's. */
+  up(event, whole) {
+    const known = this._down.delete(event.pointerId);
+    if (!known || event.pointerId !== this._pointer) return;
+    if (!whole) return this.drop();
+    this._pointer = null;
     const stroke = this._drawing;
     this._drawing = null;
     if (stroke) this.add(stroke);
@@ -150,6 +166,28 @@ const mask = {
     this._corner = null;
     if (this._rectangle.width && this._rectangle.height) this._set();
     else this.use("rectangle");
+  },
+
+  /** Forget what is being painted. */
+  drop() {
+    if (this._pointer === null) return;
+    Object.assign(this, { _pointer: null, _drawing: null });
+    if (this._corner) {
+      this._corner = null;
+      this.use("rectangle");
+    }
+    this.paint();
+  },
+
+  /** How much the brush covers, around the pointer; a finger would hide it. */
+  _showRing(event) {
+    const ring = $("ring");
+    show(ring, this.tool !== "rectangle" && event.pointerType !== "touch");
+    if (ring.hidden) return;
+    const box = $("mask").getBoundingClientRect();
+    ring.style.width = `${($("brush-size").value / 100) * Math.min(box.width, box.height)}px`;
+    ring.style.left = `${event.clientX - box.left}px`;
+    ring.style.top = `${event.clientY - box.top}px`;
   },
 
   // Keys: a rectangle that is moved and resized.
@@ -185,7 +223,9 @@ const mask = {
 
 $("mask").onpointerdown = (event) => mask.down(event);
 $("mask").onpointermove = (event) => mask.move(event);
-$("mask").onpointerup = $("mask").onpointercancel = () => mask.up();
+$("mask").onpointerup = (event) => mask.up(event, true);
+$("mask").onpointercancel = $("mask").onlostpointercapture = (event) => mask.up(event, false);
+$("mask").onpointerleave = () => show($("ring"), false);
 $("mask").onkeydown = (event) => mask.key(event);
 $("brush").onclick = () => mask.use("brush");
 $("eraser").onclick = () => mask.use("eraser");

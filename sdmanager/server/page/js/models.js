@@ -1,6 +1,6 @@
 // What there is to draw with: models with their own defaults, samplers, schedulers.
 
-const models = { all: [], shown: "" };
+const models = { all: [], shown: "", known: false };
 
 /** Defaults of the model that is chosen. */
 function modelDefaults() {
@@ -24,9 +24,13 @@ async function loadModels() {
   // Who has not chosen another one follows the server.
   if (!data.some((model) => model.id === chosen) || chosen === models.shown) $("model").value = current;
   models.shown = current;
+  const first = !models.known;
+  models.known = true;
   for (const [id, names] of [["sampler", info.samplers], ["scheduler", info.schedulers]]) {
     fillSelect($(id), [["", "What suits the model"], ...(names ?? []).map((name) => [name, name])]);
   }
+  if (first) restoreForm(LATE);
+  if (!$("model").value) $("model").value = current; // what was chosen is gone
   showDefaults();
 }
 
@@ -36,20 +40,21 @@ function showDefaults() {
   $("steps").placeholder = String(own.steps ?? 20);
   $("cfg").placeholder = String(own.cfgScale ?? 7.5);
   const size = $("size").querySelector('option[value=""]');
-  if (size) size.textContent = `What suits the model (${own.width ?? 512} × ${own.height ?? 512})`;
+  // Figures first: on a phone the end of it is cut off.
+  if (size) size.textContent = start.blob ? `${start.sizeFor(own)}, as the picture` : `${own.width ?? 512} × ${own.height ?? 512}, the model's own`;
   for (const id of ["sampler", "scheduler"]) {
     const first = $(id).options[0];
-    if (first) first.textContent = own[id] ? `What suits the model (${own[id]})` : "What suits the model";
+    if (first) first.textContent = own[id] ? `${own[id]}, the model's own` : "What suits the model";
   }
   const note = $("model-note");
   const demo = $("model").value === "demo";
-  show(note, demo || !models.all.length);
+  show(note, models.known && (demo || !models.all.length));
   if (demo) {
     note.replaceChildren(
       "The demo model draws noise: it shows that everything works. For real pictures: ",
       make("code", {}, "sdmanager models pull sd-turbo"), ", then ", make("code", {}, "sdmanager serve -m sd-turbo"),
     );
-  } else if (!models.all.length) {
+  } else if (models.known && !models.all.length) {
     note.replaceChildren("There is no model. ", make("code", {}, "sdmanager models pull sd-turbo"), " fetches one.");
   }
 }

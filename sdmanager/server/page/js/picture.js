@@ -34,7 +34,15 @@ const start = {
     show($("drop"), false);
     show($("starting"));
     mask.begin(this.width, this.height);
+    showDefaults();
     announce(`The picture to start from is ${this.width} by ${this.height} pixels.`);
+  },
+
+  /** The size that the server draws at where none is named: that of the picture, with at most the model's pixels. */
+  sizeFor({ width = 512, height = 512 }) {
+    const shrink = Math.min(1, Math.sqrt((width * height) / (this.width * this.height)));
+    const rounded = (pixels) => Math.min(4096, Math.max(64, Math.floor(Math.floor(pixels * shrink) / 8) * 8));
+    return `${rounded(this.width)} × ${rounded(this.height)}`;
   },
 
   remove() {
@@ -43,6 +51,7 @@ const start = {
     this.blob = null;
     show($("drop"));
     show($("starting"), false);
+    showDefaults();
   },
 };
 
@@ -53,9 +62,11 @@ function firstPicture(transfer) {
 async function takeStart(blob) {
   try {
     await start.take(blob);
-    clearFailure();
+    clearFailure("start-failure");
+    withStart();
   } catch (error) {
-    tellFailure(error);
+    $("start").open = true;
+    tellFailure(error, { place: "start-failure" });
   }
 }
 
@@ -86,11 +97,14 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   const file = firstPicture(event.dataTransfer);
   if (file) takeStart(file);
-  else tellFailure(new Error("What was dropped is no picture."));
+  else tellFailure(new Error("What was dropped is no picture."), { place: "start-failure" });
 });
 document.addEventListener("paste", (event) => {
   const file = firstPicture(event.clipboardData);
-  if (!file) return;
+  if (!file || document.querySelector("dialog[open]")) return;
+  // Programs of offices give a picture of their text along with it.
+  const editable = event.target.closest?.("input, textarea, [contenteditable]");
+  if (editable && event.clipboardData.types.includes("text/plain")) return;
   event.preventDefault();
   takeStart(file);
 });

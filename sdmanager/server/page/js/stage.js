@@ -7,20 +7,28 @@ const SPEAK_MS = 8000; // between two announcements of progress, which may come 
 const TITLE = document.title;
 
 const stage = {
+  items: [], // the pictures of the newest generation that is whole, of this tab
+  item: null, // the one of them that is shown
   _spoken: 0,
   _stage: "",
 
   begin(job) {
     this._stage = "";
-    clearFailure();
-    show($("said"), false);
     show($("progress"));
+    this._former(true);
     this.progress(job);
     // On a phone it is below the form.
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     if ($("figure").getBoundingClientRect().top > innerHeight * 0.6) {
       $("figure").scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
     }
+  },
+
+  /** Whether the picture is one that was made before what is drawn now. */
+  _former(former) {
+    const shown = former && this.item !== null;
+    $("figure").classList.toggle("former", shown);
+    show($("former"), shown);
   },
 
   /** Where a job stands: in the queue, or how far it is drawn. */
@@ -39,12 +47,60 @@ const stage = {
     }
   },
 
-  /** A picture that forms, or the one that has formed. */
-  picture(source, alt, whole) {
+  /** A picture that forms: what was there before goes. */
+  forming(source, alt) {
+    if (this.item) show($("said"), false);
+    this.forget();
+    this._show(source, alt, false);
+  },
+
+  /** Pictures that are whole: the first is shown, and the others are offered. */
+  finish(items) {
+    this.items = items;
+    this._former(false);
+    const thumbs = items.map((item, place) => {
+      const label = `Picture ${place + 1} of ${items.length}, seed ${item.seed}`;
+      const thumb = make("button", { type: "button", className: "thumb" }, make("img", { src: sourceOf(item), alt: label }));
+      thumb.onclick = () => this.choose(item);
+      return thumb;
+    });
+    $("batch").replaceChildren(...thumbs);
+    show($("batch"), items.length > 1);
+    this.choose(items[0]);
+  },
+
+  choose(item) {
+    this.item = item;
+    this.shape(item.width, item.height);
+    this._show(sourceOf(this.now()), item.request?.prompt ?? "", true);
+    [...$("batch").children].forEach((thumb, place) => thumb.setAttribute("aria-pressed", String(this.items[place] === item)));
+    $("save").href = sourceOf(this.now());
+    $("save").download = fileName(item);
+    show($("result"));
+    $("enlarge").disabled = false;
+  },
+
+  /** The picture that is shown, as the gallery knows it. */
+  now() {
+    return gallery.items.find((item) => item.id === this.item.id) ?? this.item;
+  },
+
+  /** What is shown is no picture any more that something can be done with; or only if it is this one. */
+  forget(id = this.item?.id) {
+    if (this.item?.id !== id) return;
+    this._former(false);
+    this.item = null;
+    this.items = [];
+    show($("result"), false);
+    $("enlarge").disabled = true;
+  },
+
+  _show(source, alt, whole) {
     const image = $("picture");
     image.src = source;
     image.alt = alt;
     image.classList.toggle("forming", !whole);
+    show($("enlarge"));
     show(image);
     show($("welcome"), false);
     $("figure").classList.remove("empty");
@@ -63,6 +119,7 @@ const stage = {
   end(text) {
     const leaving = document.activeElement === $("cancel");
     show($("progress"), false);
+    this._former(false);
     document.title = TITLE;
     if (leaving) $("generate").focus();
     if (text) announce(text);
@@ -78,3 +135,7 @@ function detailOf({ position, progress }) {
   if (progress.etaSeconds !== undefined) parts.push(`about ${spoken(progress.etaSeconds)} left`);
   return parts.join(" · ");
 }
+
+$("enlarge").onclick = () => viewer.open(stage.now());
+$("save").onclick = () => { $("save").href = sourceOf(stage.now()); };
+$("from-it").onclick = () => startFrom(stage.now());

@@ -4,6 +4,7 @@
 const PAGE = 24;
 const FORMING_MS = 1500;
 const REMEMBERED = 60;
+const TRIES = 3;
 
 const historyStore = {
   canSearch: true,
@@ -12,29 +13,49 @@ const historyStore = {
   _after: undefined,
   _search: "",
   _asked: 0,
+  _changes: 0, // after which answers that are on their way are old
+  _refreshing: null,
 
   async load(search = "") {
     this._search = search;
-    const asked = ++this._asked;
-    const page = await this._page();
-    if (asked !== this._asked) return; // something else is searched for by now
+    ++this._asked;
+    const page = await this._newest();
+    if (!page) return;
     this._after = page.after;
     gallery.replace(page.images, page.total, Boolean(page.after));
   },
 
   async more() {
-    const asked = this._asked;
-    const page = await this._page(this._after);
-    if (asked !== this._asked) return;
+    const page = await this._newest(this._after);
+    if (!page) return;
     this._after = page.after;
     gallery.extend(page.images, page.total, Boolean(page.after));
   },
 
-  /** What is new, without losing what was loaded further down. */
-  async refresh() {
+  /** What is new, and what is gone, without losing what was loaded further down. */
+  refresh() {
+    this._refreshing ??= this._refresh().finally(() => { this._refreshing = null; });
+    return this._refreshing;
+  },
+
+  async _refresh() {
+    const page = await this._newest();
+    if (page && gallery.renew(page.images, page.total, Boolean(page.after))) this._after = page.after;
+  },
+
+  look() {
+    return this.refresh();
+  },
+
+  /** A page, asked for again where something changed while it was on its way; null if something else is searched for. */
+  async _newest(after) {
     const asked = this._asked;
-    const page = await this._page();
-    if (asked === this._asked) gallery.renew(page.images, page.total);
+    for (;;) {
+      const changes = this._changes;
+      const page = await this._page(after);
+      if (asked !== this._asked) return null;
+      if (changes === this._changes) return page;
+    }
   },
 
   _page(after) {
@@ -43,20 +64,30 @@ const historyStore = {
   },
 
   finished() {
+    ++this._changes;
     return this.refresh();
   },
 
-  remove(item) {
-    return ask("DELETE", `/v1/history/${encodeURIComponent(item.id)}`);
+  async remove(item) {
+    try {
+      await ask("DELETE", `/v1/history/${encodeURIComponent(item.id)}`);
+    } finally {
+      ++this._changes;
+    }
   },
 
   async clear() {
-    return (await askJson("DELETE", "/v1/history")).deleted;
+    try {
+      return (await askJson("DELETE", "/v1/history?all=true")).deleted;
+    } finally {
+      ++this._changes;
+    }
   },
 };
 
 const sessionStore = {
   canSearch: false,
+  _looked: new Set(), // generations whose pictures came, or were removed
   note: [
     "Pictures stay here while this page is open; the server forgets them after some minutes. To keep them: ",
     make("code", {}, "sdmanager serve --gallery DIR"),
@@ -67,35 +98,56 @@ const sessionStore = {
     const kept = memory.get("items", []).filter((item) => !this._removed().includes(item.id));
     gallery.replace(kept, kept.length, false);
     await Promise.all(kept.map((item) => this._fetch(item)));
-    const { generations } = await lasting(() => askJson("GET", GENERATIONS));
-    const known = new Set([...kept.map((item) => item.generationId), ...jobs.all.map((job) => job.id)]);
-    const others = generations.filter((each) => each.status === "complete" && !known.has(each.id)).slice(-PAGE);
-    for (const { id, createdAt } of others) {
-      const end = await endOf(id).catch(() => null);
-      if (end?.name === "complete") await this.finished({ id, createdAt }, end.data);
-    }
+    await this.look();
   },
 
-  async finished(job, { id, images, model, timeTaken }) {
-    const made = images.map((image, index) => ({
-      ...image, id: `${id}-${index}`, generationId: id, status: "complete", model, timeTaken,
-      createdAt: job.createdAt, request: job.request,
-    })).filter((item) => !this._removed().includes(item.id));
-    await Promise.all(made.map((item) => this._fetch(item)));
-    gallery.renew(made.reverse(), null);
+  /** What others had drawn, as long as the server knows it. */
+  async look() {
+    const { generations } = await lasting(() => askJson("GET", GENERATIONS));
+    const known = new Set([...gallery.items.map((item) => item.generationId), ...jobs.all.map((job) => job.id), ...this._looked]);
+    const others = generations.filter((each) => each.status === "complete" && !known.has(each.id)).slice(-PAGE);
+    for (const { id, createdAt } of others) {
+      this._looked.add(id);
+      const end = await endOf(id).catch(() => null);
+      if (!end) this._looked.delete(id);
+      if (end?.name === "complete") await this.finished({ id, createdAt }, end.data);
+    }
+    for (const item of gallery.items) if (!item.held) await this._fetch(item);
+  },
+
+  async finished(job, data) {
+    this._looked.add(job.id);
+    const made = itemsOf(job, data).filter((item) => !this._removed().includes(item.id));
+    const there = await Promise.all(made.map((item) => this._fetch(item)));
+    gallery.add(made.filter((_, place) => there[place]).reverse());
     this._keep();
   },
 
-  /** Hold the picture itself: the server forgets it. */
+  /** Hold the picture itself: the server forgets it. Returns whether it is, or may still be, there. */
   async _fetch(item) {
-    try {
-      const response = await ask("GET", item.url);
-      item.blob = await response.blob();
-      item.held = URL.createObjectURL(item.blob);
-      gallery.touch(item);
-    } catch (error) {
-      if (error.status === 404) gallery.forget(item);
+    for (let tries = 1; ; tries++) {
+      try {
+        const response = await ask("GET", item.url);
+        item.blob = await response.blob();
+        item.held = URL.createObjectURL(item.blob);
+        gallery.touch(item);
+        return true;
+      } catch (error) {
+        if (error.status === 404) {
+          if (gallery.items.includes(item)) gallery.forget(item);
+          return false;
+        }
+        if (tries < TRIES) await connection.fail();
+        else return this._tellLost(item);
+      }
     }
+  },
+
+  _tellLost(item) {
+    const words = shortened(item.request?.prompt ?? "", 60);
+    const suggestion = "The server forgets it after some minutes. This page tries again now and then.";
+    tellFailure({ message: `A picture could not be fetched: “${words}”`, suggestion }, { place: "gallery-failure" });
+    return true;
   },
 
   _removed: () => memory.get("removed", []),
@@ -113,18 +165,31 @@ const sessionStore = {
   async refresh() {},
 };
 
+/** The pictures of a generation, as items; with what was drawn, where the server says that. */
+function itemsOf(job, { id, images, model, timeTaken, request = job.request }) {
+  return images.map((image, index) => ({
+    ...image, id: `${id}-${index}`, generationId: id, status: "complete", model, timeTaken, createdAt: job.createdAt, request,
+  }));
+}
+
 const store = {
   now: sessionStore,
   _chosen: null,
   _timer: 0,
 
-  /** Which one it is, as the server says, and what is in it. */
-  async choose() {
+  /** Which one it is, as the server says, and what is in it; what is new, where it is known already. */
+  async look() {
     const found = connection.info.gallery ? historyStore : sessionStore;
-    if (found === this._chosen) return found.refresh();
+    if (connection.info.busy) this.watch();
+    if (found === this._chosen) return found.look();
     this._chosen = this.now = found;
     gallery.dress(found);
-    return found.load($("search").value.trim());
+    try {
+      await found.load($("search").value.trim());
+    } catch (error) {
+      this._chosen = null; // the next look tries again
+      throw error;
+    }
   },
 
   /** While something is drawn, frames of the gallery change by themselves; they go a moment after it was cancelled. */
@@ -133,11 +198,12 @@ const store = {
     this._timer = setInterval(() => {
       if (connection.lost) return;
       this.now.refresh().catch(() => {});
-      if (!jobs.all.length && !gallery.items.some((item) => item.status === "forming")) clearInterval(this._timer);
+      const drawn = connection.info.busy || jobs.all.length || gallery.items.some((item) => item.status === "forming");
+      if (!drawn) clearInterval(this._timer);
     }, FORMING_MS);
   },
 
   async finished(job, data) {
-    await this.now.finished(job, data).catch(tellFailure);
+    await this.now.finished(job, data).catch((error) => tellFailure(error, { place: "gallery-failure" }));
   },
 };

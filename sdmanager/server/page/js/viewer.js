@@ -11,8 +11,8 @@ const viewer = {
   open(item) {
     this.show(item);
     if (!$("viewer").open) $("viewer").showModal();
-    // Not the first button: what it does could be done by mistake.
-    $("close").focus();
+    $("close").focus({ preventScroll: true });
+    for (const id of ["viewer", "viewer-side"]) $(id).scrollTop = 0;
   },
 
   show(item) {
@@ -21,7 +21,7 @@ const viewer = {
     const whole = item.status !== "forming";
     $("large").src = sourceOf(item);
     $("large").alt = request.prompt ?? "";
-    $("viewer-prompt").textContent = request.prompt ?? "Drawn by another program: its settings are not known here.";
+    $("viewer-prompt").textContent = request.prompt ?? "Its settings are not known any more.";
     const facts = [["Size", `${item.width} × ${item.height}`], ["Seed", item.seed], ["Model", item.model ?? request.modelId]];
     for (const [name, label] of FACTS) facts.push([label, request[name]]);
     if (item.timeTaken !== undefined) facts.push(["Took", spoken(item.timeTaken / 1000)]);
@@ -31,6 +31,7 @@ const viewer = {
     $("download").href = sourceOf(item);
     $("download").download = fileName(item);
     for (const id of ["as-init", "download", "delete"]) show($(id), whole);
+    show($("reuse"), request.prompt !== undefined);
     $("delete").textContent = store.now === historyStore ? "Delete…" : "Remove…";
     const place = this._place();
     $("newer").disabled = place <= 0;
@@ -65,28 +66,28 @@ $("viewer").onkeydown = (event) => {
 };
 $("viewer").onclick = (event) => { if (event.target === $("viewer")) $("viewer").close(); };
 $("reuse").onclick = () => {
-  useSettings(viewer.item);
+  const said = useSettings(viewer.item);
   $("viewer").close();
   $("prompt").focus();
-  announce("The settings are in the form.");
+  announce(said);
 };
-$("as-init").onclick = async () => {
+$("as-init").onclick = () => {
   $("viewer").close();
-  try {
-    const { blob, url } = viewer.item;
-    await takeStart(blob ?? (await (await lasting(() => ask("GET", url))).blob()));
-    $("mask").focus();
-  } catch (error) {
-    tellFailure(error);
-  }
+  return startFrom(viewer.item);
 };
 $("delete").onclick = async () => {
   const { item } = viewer;
   if (!(await confirmed(...store.now.deleting))) return;
   $("viewer").close();
-  try {
-    await gallery.remove(item);
-  } catch (error) {
-    tellFailure(error);
-  }
+  await inGallery(() => gallery.remove(item));
 };
+
+async function startFrom({ blob, url }) {
+  try {
+    await takeStart(blob ?? (await (await lasting(() => ask("GET", url))).blob()));
+    $("mask").focus();
+  } catch (error) {
+    $("start").open = true;
+    tellFailure(error, { place: "start-failure" });
+  }
+}
