@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import threading
 from typing import Final
 
@@ -24,11 +25,19 @@ def cancel_with_stdin() -> None:
             task.cancel()
 
     def watch() -> None:
-        # Not sys.stdin, whose lock a thread that waits would hold at the end of the interpreter.
         with contextlib.suppress(OSError):
-            while os.read(_STDIN, _PIECE):
+            while _read():
                 pass
         with contextlib.suppress(RuntimeError):  # the loop has ended before
             loop.call_soon_threadsafe(cancel)
 
     threading.Thread(target=watch, name="sdmanager-stdin", daemon=True).start()
+
+
+def _read() -> bytes:
+    # Not sys.stdin, whose lock a thread that waits would hold at the end of the interpreter.
+    while True:
+        try:
+            return os.read(_STDIN, _PIECE)
+        except BlockingIOError:  # whoever shares the pipe made it so: nothing is there yet
+            select.select([_STDIN], [], [])

@@ -31,6 +31,8 @@ _TOKEN: Final = re.compile(r"[!-~]+")
 _PIECE: Final = 64 << 10
 # A server says something every 15 seconds.
 _SILENCE_SECONDS: Final = 50.0
+# What a socket takes ends at some 24 days.
+_TIMEOUT_MAX: Final = 86_400.0
 _NETWORK_ERRORS: Final = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 JSON: Final = "application/json"
@@ -70,18 +72,20 @@ class Transport:
     Args:
         base_url: Of the server; a path in it stands before all others.
         token: What the server wants to be shown, or None.
-        timeout: Seconds to connect, and of silence in an answer.
+        timeout: Seconds to connect, and of silence in an answer; more than 0, at most a day.
 
     Raises:
-        InvalidRequestError: The address is none, or the token cannot be sent.
+        InvalidRequestError: The address is none, the token cannot be sent, or the timeout is out of its range.
     """
 
     def __init__(self, base_url: str, token: str | None, timeout: float) -> None:
         self.base_url = _checked(base_url)
         if token is not None and not _TOKEN.fullmatch(token):
             raise InvalidRequestError("A token is visible ASCII characters, without spaces.")
-        if not timeout > 0:
-            raise InvalidRequestError("The timeout must be more than 0 seconds.")
+        if not 0 < timeout <= _TIMEOUT_MAX:
+            raise InvalidRequestError(
+                f"The timeout must be more than 0 seconds, and at most {_TIMEOUT_MAX:.0f}."
+            )
         self._auth = _Bearer(token)
         self._timeout = timeout
         self._trust_environment = not _is_loopback(urlsplit(self.base_url).hostname or "")
@@ -130,11 +134,28 @@ class Transport:
         except (ValueError, TypeError, KeyError):
             raise self.foreign("an answer that is none") from None
 
-    def fetch(self, path: str) -> bytes:
-        """The bytes of a picture; raises as ``ask`` does."""
+    def delete(self, path: str, gone: type[SDManagerError]) -> None:
+        """Have something deleted. Asked once more where the connection breaks; it may be gone by then, which is well.
+
+        Args:
+            path: Begins with a slash.
+            gone: What a server says where there is nothing to delete; raises this, too, if the first answer says it.
+        """
+        headers = {"Accept": JSON}
+        try:
+            answer = self._once("DELETE", path, headers=headers)
+        except ServerUnreachableError as exc:
+            if not _broke(exc):
+                raise
+            with contextlib.suppress(gone):
+                self._expect(self._once("DELETE", path, headers=headers), JSON)
+        else:
+            self._expect(answer, JSON)
+
+    def fetch(self, path: str) -> tuple[bytes, str]:
+        """The bytes of a picture and the name of its format, such as ``png``; raises as ``ask`` does."""
         answer = self._twice("GET", path, headers={"Accept": "image/*"})
-        self._expect(answer, IMAGES)
-        return answer.content
+        return answer.content, self._expect(answer, IMAGES).removeprefix(IMAGES)
 
     @contextlib.contextmanager
     def stream(self, path: str, last_id: str) -> Iterator[Iterator[bytes]]:
@@ -170,9 +191,7 @@ class Transport:
             return self._once(method, path, **options)
         except ServerUnreachableError as exc:
             # A connection that was kept may be closed by the server at the very moment when it is used again.
-            if exc.__cause__ is None or not isinstance(
-                _reason(exc.__cause__), urllib3.exceptions.ProtocolError
-            ):
+            if not _broke(exc):
                 raise
             return self._once(method, path, **options)
 
@@ -214,13 +233,14 @@ class Transport:
                 self._sessions.add(session)
         return session
 
-    def _expect(self, answer: requests.Response, kind: str) -> None:
-        """See that an answer is of the kind that was asked for."""
+    def _expect(self, answer: requests.Response, kind: str) -> str:
+        """See that an answer is of the kind that was asked for; its content type, without parameters."""
         if answer.status_code >= 400:
             raise self._error(answer)
-        found = answer.headers.get("Content-Type", "").lower()
+        found = answer.headers.get("Content-Type", "").lower().partition(";")[0].strip()
         if answer.status_code >= 300 or not found.startswith(kind):
-            raise self.foreign(f"status {answer.status_code}, {found.partition(';')[0] or 'no content type'}")
+            raise self.foreign(f"status {answer.status_code}, {found or 'no content type'}")
+        return found
 
     def _parsed(self, answer: requests.Response) -> Any:
         try:
@@ -246,6 +266,21 @@ class Transport:
         if isinstance(error, UnauthorizedError):
             error.hint = "Give the client the token that the server was started with."
         return error
+
+
+def never_sent(error: ServerUnreachableError) -> bool:
+    """Whether not even a connection came about, so that no server has seen what was asked."""
+    no_connection = urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError
+    return isinstance(_cause(error), no_connection)
+
+
+def _broke(error: ServerUnreachableError) -> bool:
+    """Whether there was a connection, and it ended too early."""
+    return isinstance(_cause(error), urllib3.exceptions.ProtocolError)
+
+
+def _cause(error: ServerUnreachableError) -> BaseException | None:
+    return None if error.__cause__ is None else _reason(error.__cause__)
 
 
 def _reason(error: BaseException) -> BaseException:

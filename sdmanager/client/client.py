@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from sdmanager.errors import (
     GenerationCancelledError,
+    ImageNotFoundError,
     InvalidRequestError,
     OutputError,
     SDManagerError,
     ServerError,
+    ServerUnreachableError,
 )
 from sdmanager.files import expanded, write_whole
 from sdmanager.generation import (
@@ -25,7 +27,7 @@ from sdmanager.generation import (
 from ._asking import body_of, checked_key
 from ._bodies import AcceptedBody, GalleryPageBody, GenerationBody, HealthBody, ModelListBody
 from ._following import GENERATIONS, follow
-from ._transport import Transport, segment
+from ._transport import Transport, never_sent, segment
 from .facts import GalleryImage, Health
 from .ready_file import wait_for_url
 
@@ -64,7 +66,8 @@ class Client:
     Args:
         base_url: As the server prints it, such as ``http://127.0.0.1:8081``; a path in it stands before all others.
         token: What the server wants to be shown, or None.
-        timeout: Seconds to connect, and of silence before an answer; a stream of events has limits of its own.
+        timeout: Seconds to connect, and of silence before an answer, at most a day; a stream of events has limits
+            of its own.
 
     Raises:
         InvalidRequestError: The address, the token or the timeout cannot be used.
@@ -215,7 +218,9 @@ class Client:
     ) -> GenerationResult:
         """Have a picture drawn and wait for it.
 
-        Ctrl-C, and what a callback raises, cancel the generation, and are raised from here once its engine is dead.
+        Ctrl-C, and what a callback raises, cancel the generation, and are raised from here once its engine is dead. A
+        request that may have been taken, though no answer came, is cancelled, too, as far as the server can be reached:
+        that takes up to two timeouts more.
 
         Args:
             prompt: What to draw, or a whole request.
@@ -230,6 +235,7 @@ class Client:
         Raises:
             ServerBusyError: There is no place.
             GenerationCancelledError: Somebody else cancelled it.
+            ServerUnreachableError: The server cannot be reached, or not any more.
             SDManagerError: As ``submit``, or what the generation failed with.
         """
         request = request_of(prompt, fields, with_previews=on_preview is not None)
@@ -270,19 +276,20 @@ class Client:
             GenerationNotFoundError: There is no such picture, or not yet, or not any more.
             ImageNotFoundError: Likewise, of the gallery.
             InvalidRequestError: The path does not end as a file of this format does; ``GeneratedImage.save`` converts.
+                A gallery's image may have become whole, and so a PNG, since ``history`` told of it.
             OutputError: The file cannot be written.
         """
         target = None if path is None else expanded(path)
+        wanted = None if target is None else check_image_suffix(target).lower()
         if target is not None:
-            wanted = "png" if isinstance(image, str) else image.format
-            if check_image_suffix(target).lower() != wanted:
-                raise InvalidRequestError(f"The picture is a {wanted} file, and the path ends otherwise.")
             check_writable(target)
         if isinstance(image, GalleryImage):
-            data = self._transport.fetch(f"{_HISTORY}/{segment(image.id)}/image")
+            data, found = self._transport.fetch(f"{_HISTORY}/{segment(image.id)}/image")
         else:
-            data = self._transport.fetch(f"{GENERATIONS}/{segment(image)}/images/{n:d}")
+            data, found = self._transport.fetch(f"{GENERATIONS}/{segment(image)}/images/{n:d}")
         if target is not None:
+            if found != wanted:
+                raise InvalidRequestError(f"The picture is a {found} file, and the path ends otherwise.")
             write_whole(target, data, error=OutputError)
         return data
 
@@ -314,7 +321,7 @@ class Client:
             GalleryOffError: The server keeps no gallery.
             SDManagerError: It still forms.
         """
-        self._transport.ask("DELETE", f"{_HISTORY}/{segment(image_id)}", dict)
+        self._transport.delete(f"{_HISTORY}/{segment(image_id)}", gone=ImageNotFoundError)
 
     def _submit(self, request: ImageRequest, key: str) -> Generation:
         named = {"Idempotency-Key": key}
@@ -347,9 +354,10 @@ class Client:
         """Cancel what nobody waits for any more, as far as the server can be reached."""
         with contextlib.suppress(SDManagerError):
             if generation_id is None:
-                if isinstance(reason, SDManagerError):
-                    return  # it was refused
-                # Broken off before the answer: the same key gives the id of what the server may have taken.
+                lost = isinstance(reason, ServerUnreachableError) and not never_sent(reason)
+                if isinstance(reason, SDManagerError) and not lost:
+                    return  # it was refused, or never asked for
+                # No answer was read: the same key gives the id of what the server may have taken.
                 generation_id = self._submit(request, key).id
             self._cancel(generation_id)
 

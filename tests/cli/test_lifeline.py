@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 
 import psutil
 import pytest
-from processes import all_gone
+from processes import PATIENCE, all_gone, draws, wait_for
 
 COMMAND = [
     sys.executable,
@@ -26,7 +26,6 @@ COMMAND = [
     "1",
     "--stop-with-stdin",
 ]
-PATIENCE = 60.0  # where hanging would be the failure
 LONG = {"prompt": "a cat", "width": 512, "height": 512, "steps": 1000}
 
 
@@ -57,14 +56,9 @@ def draw_long(line: str) -> None:
 
 def drawing_below(pid: int) -> list[psutil.Process]:
     """The process and all below it, once the engine draws."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        with contextlib.suppress(psutil.Error):
-            if any("--steps" in process.cmdline() for process in family):
-                return family
-        time.sleep(0.02)
-    raise AssertionError("nothing is drawn")
+    server = psutil.Process(pid)
+    wait_for(lambda: draws(server.children(recursive=True)))
+    return [server, *server.children(recursive=True)]
 
 
 def test_it_cancels_what_it_draws_and_ends_well_when_stdin_ends(environment: dict[str, str]) -> None:
@@ -97,6 +91,20 @@ def test_it_ends_with_a_parent_that_is_killed(environment: dict[str, str]) -> No
         family = drawing_below(pid)
         parent.kill()
         assert all_gone(family, PATIENCE)
+
+
+def test_a_pipe_that_does_not_block_is_waited_on(environment: dict[str, str]) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)  # of the pipe's end, so for the server, too
+    with open(writing, "wb", buffering=0) as ours, started(environment, stdin=reading) as server:
+        os.close(reading)
+        draw_long(server.stdout.readline())
+        family = drawing_below(server.pid)
+        ours.write(b"what comes before is thrown away")
+        assert server.poll() is None
+        ours.close()
+        assert server.wait(PATIENCE) == 0
+    assert all_gone(family)
 
 
 @pytest.mark.parametrize("stdin", [subprocess.DEVNULL, subprocess.PIPE])

@@ -15,7 +15,7 @@ import termios
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import pytest
 from fake_llms import FAKES
 from fake_llms import serving as serving_llm
 from loras import write_lora
-from processes import all_gone
+from processes import PATIENCE, Parent, all_gone, command, wait_for
 
 from sdmanager.resources import Ollama
 from sdmanager.resources.journal import Entry, Journal
@@ -33,12 +33,11 @@ from sdmanager.resources.journal import Entry, Journal
 COMMAND = (sys.executable, "-m", "sdmanager", "serve", "--threads", "1")
 FAKE = Path(__file__).parents[1] / "fakes" / "fake_engine.py"
 READY = re.compile(r"sdmanager is ready at (http://\S+)\n")
-PATIENCE = 60.0  # where it is hanging that would be the failure
 LONG = {"prompt": "my secret lighthouse", "width": 64, "height": 64, "steps": 1000}
 SHORT = {**LONG, "steps": 2}
 
 
-class Served:
+class Served(Parent):
     """A server of a test's own."""
 
     def __init__(self, child: subprocess.Popen[str], stderr: Path) -> None:
@@ -80,32 +79,6 @@ class Served:
         generation_id = self.begin(body)
         wait_for(lambda: self.status_of(generation_id)["status"] not in {"pending", "in_progress"})
         return self.status_of(generation_id)
-
-    def wait_until_drawing(self) -> list[psutil.Process]:
-        """Wait until the engine draws; all processes below the server's."""
-        wait_for(lambda: any("--steps" in command(process) for process in self.family()))
-        return self.family()
-
-    def family(self) -> list[psutil.Process]:
-        return psutil.Process(self.child.pid).children(recursive=True)
-
-    def end(self, *numbers: int) -> int:
-        for number in numbers:
-            self.child.send_signal(number)
-        return self.child.wait(PATIENCE)
-
-
-def command(process: psutil.Process) -> list[str]:
-    with contextlib.suppress(psutil.Error):
-        return process.cmdline()
-    return []
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import subprocess
 import sys
 import time
@@ -11,46 +10,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
+from processes import PATIENCE, Parent
 
 from sdmanager.client import Client
 
-PATIENCE = 60.0  # where hanging would be the failure
-
 
 @dataclass
-class Process:
+class Process(Parent):
     """``sdmanager serve`` and a client of it."""
 
     child: subprocess.Popen[str]
     client: Client
     stderr: Path
-
-    def family(self) -> list[psutil.Process]:
-        return psutil.Process(self.child.pid).children(recursive=True)
-
-    def wait_until_drawing(self) -> list[psutil.Process]:
-        """All processes below the server's, once the engine draws."""
-        wait_for(lambda: any("--steps" in command(process) for process in self.family()))
-        return self.family()
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        self.child.send_signal(number)
-        return self.child.wait(PATIENCE)
-
-
-def command(process: psutil.Process) -> list[str]:
-    with contextlib.suppress(psutil.Error):
-        return process.cmdline()
-    return []
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import socket
 import subprocess
 import sys
@@ -14,10 +15,12 @@ import pytest
 from scripted_generator import png
 from scripted_server import Handler, Reply, Request, Server, serving
 
-from sdmanager.client import Client
+from sdmanager.client import Client, GalleryImage
 from sdmanager.errors import (
     EngineOutOfMemoryError,
+    GalleryOffError,
     GenerationNotFoundError,
+    ImageNotFoundError,
     InvalidRequestError,
     SDManagerError,
     ServerBusyError,
@@ -72,8 +75,17 @@ def stream(*pieces: bytes, then: Callable[[Reply], None] | None = None) -> Handl
     return handler
 
 
+def failure(code: str, status: int) -> Handler:
+    """A handler that answers with an error of the server's."""
+    return answer({"error": {"message": "No.", "code": code}}, status)
+
+
 def reset(request: Request, reply: Reply) -> None:
     reply.reset()
+
+
+def stall(request: Request, reply: Reply) -> None:
+    reply.stall()
 
 
 def hang_up(reply: Reply) -> None:
@@ -197,8 +209,9 @@ FOREIGN = {
         lambda client: client.download("g"),
         lambda client: list(client.events("g")),
         lambda client: list(client.history()),
+        lambda client: client.generate("a cat"),
     ],
-    ids=["health", "models", "get", "submit", "download", "events", "history"],
+    ids=["health", "models", "get", "submit", "download", "events", "history", "generate"],
 )
 def test_what_is_no_server_of_ours_is_told(handler: Handler, call) -> None:
     with serving(handler) as server, client_of(server, token="secret") as client:
@@ -362,13 +375,99 @@ def test_what_was_broken_off_before_its_id_was_read_is_cancelled_all_the_same() 
     assert server.requests[2].target == "/v1/images/generations/g"
 
 
-def test_the_gallery_is_asked_for_page_by_page() -> None:
-    def image(name: str) -> dict:
-        return {
-            "id": name, "generationId": "g", "index": 0, "status": "forming", "createdAt": 1, "url": "/",
-            "format": "jpeg", "width": 64, "height": 64, "request": {"prompt": "x"},
-        }  # fmt: skip
+@pytest.mark.parametrize("lost", [[stall], [reset, reset]], ids=["no answer", "two resets"])
+def test_what_was_taken_without_an_answer_is_cancelled(lost: list[Handler]) -> None:
+    taken = answer({"id": "g", "status": "in_progress", "createdAt": 1}, 201)
+    cancelled = answer({"id": "g", "status": "cancelled"})
+    with (
+        serving(*lost, taken, cancelled) as server,
+        pytest.raises(ServerUnreachableError),
+    ):
+        client_of(server, timeout=2.0).generate("a cat")
+    *posts, last = server.requests
+    assert [request.method for request in posts] == ["POST"] * (len(lost) + 1)
+    assert len({request.headers["idempotency-key"] for request in posts}) == 1
+    assert (last.method, last.target) == ("DELETE", "/v1/images/generations/g")
 
+
+@pytest.mark.parametrize(("lost", "asked"), [(stall, 2), (reset, 4)], ids=["no answer", "resets"])
+def test_a_server_that_never_answers_is_given_up_for_good(lost: Handler, asked: int) -> None:
+    with serving(lost) as server, pytest.raises(ServerUnreachableError):
+        client_of(server, timeout=1.0).generate("a cat")
+    assert [request.method for request in server.requests] == ["POST"] * asked
+
+
+def test_where_nobody_was_reached_nobody_is_asked_to_cancel(monkeypatch) -> None:
+    asked: list[str] = []
+    resolve = socket.getaddrinfo
+
+    def counted(host: str, *rest, **options) -> list:
+        asked.append(host)
+        return resolve(host, *rest, **options)
+
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    monkeypatch.setattr("socket.getaddrinfo", counted)
+    with pytest.raises(ServerUnreachableError):
+        Client(f"http://127.0.0.1:{port}").generate("a cat")
+    assert asked == ["127.0.0.1"]
+
+
+def image(name: str) -> dict:
+    return {
+        "id": name, "generationId": "g", "index": 0, "status": "forming", "createdAt": 1, "url": "/",
+        "format": "jpeg", "width": 64, "height": 64, "request": {"prompt": "x"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["cat.jpeg", "cat.png"])
+def test_a_picture_that_became_whole_is_not_written_as_a_preview(name: str, tmp_path) -> None:
+    with serving(answer({"images": [image("a")], "total": 1}), raw("image/png", png())) as server:
+        client = client_of(server)
+        (forming,) = client.history()
+        assert isinstance(forming, GalleryImage)
+        assert forming.format == "jpeg"
+        if name.endswith("png"):
+            assert client.download(forming, path=tmp_path / name) == (tmp_path / name).read_bytes()
+        else:
+            with pytest.raises(InvalidRequestError, match="a png file"):
+                client.download(forming, path=tmp_path / name)
+            assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["cat.jpg", "cat.jpeg"])
+def test_a_preview_is_written_as_what_it_is(name: str, tmp_path) -> None:
+    preview = raw("image/jpeg; charset=binary", b"\xff\xd8\xff")
+    with serving(answer({"images": [image("a")], "total": 1}), preview) as server:
+        client = client_of(server)
+        (forming,) = client.history()
+        client.download(forming, path=tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"\xff\xd8\xff"
+
+
+def test_what_was_deleted_though_the_answer_was_lost_is_deleted() -> None:
+    with serving(reset, failure("IMAGE_NOT_FOUND", 404)) as server:
+        client_of(server).delete_history("a")
+    assert [request.method for request in server.requests] == ["DELETE", "DELETE"]
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        ([failure("IMAGE_NOT_FOUND", 404)], ImageNotFoundError),
+        ([reset, failure("GALLERY_OFF", 404)], GalleryOffError),
+        ([reset, reset], ServerUnreachableError),
+        ([stall], ServerUnreachableError),
+    ],
+    ids=["unknown", "no gallery", "two resets", "no answer"],
+)
+def test_what_cannot_be_deleted_is_told(script: list[Handler], error: type[SDManagerError]) -> None:
+    with serving(*script) as server, pytest.raises(error):
+        client_of(server, timeout=2.0).delete_history("a")
+    assert len(server.requests) == len(script)
+
+
+def test_the_gallery_is_asked_for_page_by_page() -> None:
     pages = [
         answer({"images": [image("a"), image("b")], "total": 3, "after": "b/+ü"}),
         answer({"images": [image("c")], "total": 3}),
@@ -411,11 +510,18 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"token": ""}, {"token": "a b"}, {"token": "a\nb"}, {"token": "ü"}, {"timeout": 0}]
+    "options",
+    [{"token": ""}, {"token": "a b"}, {"token": "a\nb"}, {"token": "ü"}]
+    + [{"timeout": seconds} for seconds in (0, -1.0, math.nan, math.inf, 1e12, 86_401)],
 )
-def test_what_cannot_be_sent_is_refused(options: dict) -> None:
+def test_what_cannot_be_used_is_refused(options: dict) -> None:
     with pytest.raises(InvalidRequestError):
         Client("http://127.0.0.1:1", **options)
+
+
+def test_the_longest_timeout_is_one_that_a_connection_takes() -> None:
+    with serving(answer({"busy": False})) as server:
+        assert not client_of(server, timeout=86_400).health().busy
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,13 @@ import contextlib
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from processes import all_gone
+from processes import PATIENCE, all_gone, draws, wait_for
 
-PATIENCE = 60.0  # where hanging would be the failure
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -59,22 +57,12 @@ def dies_with(server_process: Callable[[], list[psutil.Process]]) -> Callable[[s
     """Kills a program once the engine draws for it, and sees that the server and its engine end, too."""
 
     def check(program: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + PATIENCE
+        wait_for(lambda: draws(server_process()))
         family = server_process()
-        while not any("--steps" in command(process) for process in family):
-            assert time.monotonic() < deadline, "nothing is drawn"
-            time.sleep(0.02)
-            family = server_process()
         program.kill()
         assert all_gone(family, PATIENCE)
 
     return check
-
-
-def command(process: psutil.Process) -> list[str]:
-    with contextlib.suppress(psutil.Error):
-        return process.cmdline()
-    return []
 
 
 @contextlib.contextmanager

@@ -24,6 +24,10 @@ const LONG = { prompt: "a cat", width: 512, height: 512, steps: 1000 };
     await PictureServer.start().catch((error) => say(error.code));
     return;
   }
+  if (process.argv[2] === "another token") {
+    await PictureServer.start().catch((error) => say(error.code));
+    process.exit(); // or else a server that lived on would hold it
+  }
   const server = await PictureServer.start();
   say(await server.health());
   if (process.argv[2] === "crash") {
@@ -139,6 +143,16 @@ def test_a_server_that_cannot_start_is_told(said: Callable) -> None:
     assert ended.startswith("The server ended:")
     assert "nonsense" in ended
     assert missing == "ENOENT"
+
+
+def test_a_server_that_does_not_let_it_in_is_stopped(
+    said: Callable, home_with_command: dict[str, str], server_process: Callable, tmp_path: Path
+) -> None:
+    command = tmp_path / "bin" / "sdmanager"
+    command.write_text(command.read_text().replace("exec ", "export SDMANAGER_TOKEN=another\nexec "))
+    assert said("driver.js", "another token") == ["UNAUTHORIZED"]
+    with pytest.raises(psutil.NoSuchProcess):
+        server_process()
 
 
 def test_the_token_is_in_the_environment_alone_and_no_file_is_left(

@@ -59,8 +59,10 @@ def on_progress(percent, _):
         qt.quit()
 
 drawing.progress.connect(on_progress)
-if how in ("draw", "cancel", "no server"):
+if how in ("draw", "cancel", "cancel early", "no server"):
     drawing.finished.connect(lambda: (window.close(), qt.quit()))
+if how == "cancel early":
+    window.button.click()
 qt.exec()
 say({"pictures": pictures, "percents": percents, "messages": messages, "button": window.button.text()})
 """
@@ -125,6 +127,12 @@ def test_the_button_cancels(start: Callable) -> None:
     shown = said(start("cancel"))
     assert shown["messages"] == ["Cancelled."]
     assert shown["button"] == "Draw"
+
+
+def test_the_button_cancels_while_the_server_starts(start: Callable, tmp_path: Path) -> None:
+    (tmp_path / "bin" / "sdmanager").write_text("#!/bin/sh\nexec cat\n")  # one that never gets ready
+    shown = said(start("cancel early"))
+    assert (shown["messages"], shown["button"]) == (["Cancelled."], "Draw")
 
 
 def test_closing_the_window_ends_what_is_drawn_and_the_server(
