@@ -50,6 +50,9 @@ REPLAYS: Final = "cp {picture} o_0.png; exec cat {output}"
 # The same, and first of all says that it is there.
 REPORTS: Final = "echo > {pipe}; " + REPLAYS
 
+# Says that it is there, waits for a line, draws at once, and says that it has.
+HELD: Final = "echo > {pipe}; read -r _ < {gate}; cp {picture} o_0.png; cat {output}; echo > {pipe}"
+
 # Does a step for each line that it is given.
 STEPS: Final = r"""
 printf '[INFO ] stable-diffusion.cpp:1   - generating image: 1/1 - seed 7\n'
@@ -86,10 +89,12 @@ class Scripted(Home):
     Attributes:
         size: Width and height of what it draws.
         pipe: Descriptor of the pipe between the engine and the benchmark.
+        gate: The same of another one, for what goes both ways.
     """
 
     size: int = 128
     pipe: int = -1
+    gate: int = -1
 
     @property
     def program(self) -> str:
@@ -102,19 +107,21 @@ def scripted(drawing: str, *, size: int = 128, **more: str) -> Iterator[Scripted
     """A home with a scripted engine.
 
     Args:
-        drawing: What it does, in the language of the shell; ``{picture}``, ``{output}`` and ``{pipe}`` are files.
+        drawing: What it does, in the language of the shell; ``{picture}``, ``{output}``, ``{pipe}`` and
+            ``{gate}`` are files.
         size: Width and height of its picture, of which every byte is random: 3 bytes a pixel.
         more: Further names in it.
     """
     with tempfile.TemporaryDirectory(prefix="sdmanager-bench-") as name:
         folder = Path(name)
-        program, pipe = folder / "sd-cli", folder / "pipe"
+        program, pipe, gate = folder / "sd-cli", folder / "pipe", folder / "gate"
         picture, small = noise(folder / "picture.png", size), noise(folder / "small.png", 64)
         model = folder / "model.safetensors"
         header = b'{"x": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}}'
         # A model as far as the server looks; the scripted engine does not.
         model.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
-        os.mkfifo(pipe)
+        for fifo in (pipe, gate):
+            os.mkfifo(fifo)
         data = ROOT / "tests" / "data"
         files = {
             "help": data / "help" / "pypi-0.4.7.txt",
@@ -122,16 +129,18 @@ def scripted(drawing: str, *, size: int = 128, **more: str) -> Iterator[Scripted
             "picture": picture,
             "small": small,
             "pipe": pipe,
+            "gate": gate,
         }
         quoted = {key: shlex.quote(str(path)) for key, path in files.items()} | more
         program.write_text(_ENGINE.format(drawing=drawing.format(**quoted), **quoted))
         program.chmod(0o755)
-        descriptor = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+        opened = [os.open(fifo, os.O_RDWR | os.O_NONBLOCK) for fifo in (pipe, gate)]
         try:
             variables = {"SDMANAGER_ENGINE": str(program)}
-            yield Scripted(folder, variables, ("-m", str(model)), size=size, pipe=descriptor)
+            yield Scripted(folder, variables, ("-m", str(model)), size=size, pipe=opened[0], gate=opened[1])
         finally:
-            os.close(descriptor)
+            for descriptor in opened:
+                os.close(descriptor)
 
 
 def noise(path: Path, size: int) -> Path:

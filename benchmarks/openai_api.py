@@ -10,89 +10,29 @@ import json
 import shlex
 import sys
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import openai
-from _common import ROOT, Figure, Options, Pairs, Report, by_turns, main, percentile, spread
-from _server import GENERATIONS, NOTES, REPORTS, Client, expect, scripted, serving
+from _common import ROOT, Figure, Options, Report, main, percentile, spread
+from _server import NOTES, scripted, serving
+from _translation import translation
 from latency import SIZE, drawn_step, picture
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from _server import Scripted, Server
-
-TRANSLATION_MS: Final = 2.0
 PARTIAL_MS: Final = 80.0
 OPENAI: Final = "/openai/v1/images/generations"
+PROMPT: Final = "a lighthouse at dusk"
 
 
 def measure(options: Options) -> Report:
     """Both."""
     report = Report()
-    translation(report, options)
+    body: dict[str, object] = {"prompt": PROMPT, "size": "512x512", "steps": 4, "seed": 7}
+    translation(report, options, OPENAI, body, prompt=PROMPT, steps=4, seed=7)
     partial_images(report, options)
     return report
-
-
-def translation(report: Report, options: Options) -> None:
-    """From a request to the engine's start, and to the picture, by either API in turn; the same scripted engine."""
-    runs = 3 if options.quick else 20 * options.runs
-    with scripted(REPORTS, size=512) as home, serving(home) as server:
-        sides = [partial(native, home, server), partial(translated, home, server)]
-        for side in sides:
-            side()
-        starts: list[list[float]] = [[], []]
-        wholes = by_turns(runs, [partial(both, side, starts[n]) for n, side in enumerate(sides)])
-    for name, pairs in (("to_engine", Pairs(*starts)), ("to_picture", Pairs(*wholes))):
-        report.figures[f"added_{name}_median"] = Figure(pairs.added_ms, "ms", at_most=TRANSLATION_MS)
-        report.details[name] = pairs.to_json()
-
-
-def both(side: object, starts: list[float]) -> float:
-    """Does it once: seconds to the picture; those to the engine's start are noted."""
-    assert callable(side)
-    start, whole = side()
-    starts.append(start)
-    return float(whole)
-
-
-def native(home: Scripted, server: Server) -> tuple[float, float]:
-    """Asked natively: accepted, watched to its end, and fetched with its picture."""
-    body = {"prompt": "a lighthouse at dusk", "width": home.size, "height": home.size, "steps": 4, "seed": 7}
-    with Client(server.port) as client:
-        request = client.request("POST", GENERATIONS, body)
-        began = time.perf_counter()
-        client.socket.sendall(request)
-        started = expect(home.pipe)
-        answer = client.answer()
-        generation_id = json.loads(answer.partition(b"\r\n\r\n")[2])["id"]
-        server.wait(generation_id)
-        fetched = client.ask(client.request("GET", f"{GENERATIONS}/{generation_id}"))
-        ended = time.perf_counter()
-    assert b'"image": "' in fetched
-    return started - began, ended - began
-
-
-def translated(home: Scripted, server: Server) -> tuple[float, float]:
-    """The same by OpenAI's API."""
-    body = {
-        "prompt": "a lighthouse at dusk",
-        "size": f"{home.size}x{home.size}",
-        "steps": 4,
-        "seed": 7,
-        "model": None,
-    }
-    with Client(server.port) as client:
-        request = client.request("POST", OPENAI, body)
-        began = time.perf_counter()
-        client.socket.sendall(request)
-        started = expect(home.pipe)
-        fetched = client.answer()
-        ended = time.perf_counter()
-    assert b'"b64_json": "' in fetched
-    return started - began, ended - began
 
 
 def partial_images(report: Report, options: Options) -> None:

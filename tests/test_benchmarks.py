@@ -80,6 +80,7 @@ FIGURES = {
         "event_to_last_stream_median",
         "rss_per_stream",
     },
+    "a1111": {"added_to_engine_median", "added_to_picture_median", "poll_progress_ms", "poll_native_ms"},
     "openai_api": {"added_to_engine_median", "added_to_picture_median", "first_partial_to_sdk_p95"},
     "server_memory": {
         "idle",
@@ -128,6 +129,7 @@ NEED_NO_ENGINE = (
     "download",
     "extraction",
     "server_push",
+    "a1111",
     "openai_api",
     "history",
     "inspection",

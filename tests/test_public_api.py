@@ -103,7 +103,8 @@ def test_typed():
 
 
 @pytest.mark.parametrize(
-    "package", ["generation", "models", "engine", "binaries", "process", "jobs", "server", "manager", "cloud"]
+    "package",
+    ["generation", "models", "engine", "binaries", "process", "jobs", "server", "manager", "cloud", "client"],
 )
 def test_packages_say_what_they_offer(package):
     module = importlib.import_module(f"sdmanager.{package}")

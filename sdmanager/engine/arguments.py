@@ -161,6 +161,7 @@ def _prompt_arguments(request: ImageRequest, capabilities: Capabilities, texts: 
                 f"The {flag.strip('-').replace('-', ' ')} is longer than the {ARGUMENT_BYTES_MAX:,} bytes "
                 "that this engine can be given.",
                 hint="Shorten it; the text encoders read only the first few hundred words anyway.",
+                details={"fields": ["prompt" if name == PROMPT_NAME else "negativePrompt"]},
             )
         else:
             arguments += [flag, text]
@@ -180,7 +181,7 @@ def _chosen(
         raise InvalidRequestError(
             f"The engine knows no {what} {name[:40]!r}.",
             hint=f"{meant}It knows: {', '.join(known)}.",
-            details={what: name, "known": list(known)},
+            details={what: name, "known": list(known), "fields": [what]},
         )
     return [flag, name]
 

@@ -28,7 +28,7 @@ from sdmanager.generation import (
 )
 from sdmanager.threads import in_thread
 
-from .png import is_whole_png
+from .png import is_whole_png, png_texts, replace_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,7 +161,9 @@ def fit_mask_image(request: ImageRequest) -> bytes:
     return fit_input(open_input(request.mask_image, _MASK), request.width, request.height, mask=True)
 
 
-def check_result(path: Path, width: int, height: int, seed: int) -> GeneratedImage:
+def check_result(
+    path: Path, width: int, height: int, seed: int, *, prompts: tuple[str, str] = ("", "")
+) -> GeneratedImage:
     """A finished picture, once it has been seen to be one.
 
     The engine's own word is not enough: on a full disk it reports success, exits with 0 and leaves a
@@ -172,6 +174,7 @@ def check_result(path: Path, width: int, height: int, seed: int) -> GeneratedIma
         width: Pixels asked for; the engine may round up to what the model can do, which is cropped again.
         height: Likewise.
         seed: Of this picture.
+        prompts: The one that the engine was given, and the one to stand in the picture's ``parameters`` instead.
 
     Raises:
         NoImageError: There is no file.
@@ -198,16 +201,24 @@ def check_result(path: Path, width: int, height: int, seed: int) -> GeneratedIma
         raise TruncatedImageError("The engine reported success but its image cannot be decoded.") from exc
     if _is_uniform(picture):
         raise BlankImageError("The engine drew an image of one single colour.")
+    given, asked = prompts
+    if given != asked:
+        data = replace_text(data, _parameters(given), _parameters(asked))
     if picture.size != (width, height):
-        data = _crop(picture, width, height)
+        data = _crop(data, picture, width, height)
     return GeneratedImage(data, seed, width, height)
+
+
+def _parameters(prompt: str) -> bytes:
+    """How the engine's text chunk begins; it writes UTF-8, whatever the standard says of this kind of chunk."""
+    return b"parameters\0%s\n" % prompt.encode("utf-8", "surrogateescape")
 
 
 def _is_uniform(picture: Image.Image) -> bool:
     return len(picture.convert("RGB").getcolors(1) or ()) == 1
 
 
-def _crop(picture: Image.Image, width: int, height: int) -> bytes:
+def _crop(data: bytes, picture: Image.Image, width: int, height: int) -> bytes:
     surplus = picture.width - width, picture.height - height
     if not all(0 <= pixels < _ALIGN_MAX for pixels in surplus):
         raise TruncatedImageError(
@@ -216,9 +227,8 @@ def _crop(picture: Image.Image, width: int, height: int) -> bytes:
         )
     left, top = surplus[0] // 2, surplus[1] // 2
     kept = PngInfo()
-    for key, value in picture.info.items():
-        if isinstance(key, str) and isinstance(value, str):
-            kept.add_itxt(key, value)
+    for keyword, text in (png_texts(data) or {}).items():  # Pillow would read the engine's UTF-8 as Latin-1
+        kept.add_itxt(keyword, text)
     buffer = io.BytesIO()
     picture.crop((left, top, left + width, top + height)).save(buffer, "PNG", pnginfo=kept)
     return buffer.getvalue()

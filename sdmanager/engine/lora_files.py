@@ -69,11 +69,13 @@ def _find(wanted: WantedLora, folder: Path) -> tuple[str, Path]:
             raise InvalidRequestError(
                 f"{wanted.what} cannot be read: {reason or 'its link leads nowhere'}.",
                 hint="Check the file and its permissions.",
+                details={"fields": [wanted.field]},
             ) from exc
         if not inside:
             raise InvalidRequestError(
                 f"{wanted.what} is a link to a file outside the folder of LoRAs.",
                 hint="Move the file into the folder, or use the other folder as the folder of LoRAs.",
+                details={"fields": [wanted.field]},
             )
     raise _unknown(wanted, folder)
 
@@ -86,6 +88,7 @@ def _check_content(wanted: WantedLora, path: Path) -> None:
         raise InvalidRequestError(
             f"{wanted.what} is neither a safetensors nor a GGUF file.",
             hint="Download it again, or convert it: files of other kinds are not used.",
+            details={"fields": [wanted.field]},
         )
 
 
@@ -104,7 +107,7 @@ def _unknown(wanted: WantedLora, folder: Path) -> InvalidRequestError:
     return InvalidRequestError(
         f"{wanted.what} is not in the folder of LoRAs.",
         hint=hint,
-        details={"lora": wanted.lora.name, "near": near},
+        details={"lora": wanted.lora.name, "near": near, "fields": [wanted.field]},
     )
 
 

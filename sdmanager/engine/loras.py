@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from sdmanager.errors import InvalidRequestError
 from sdmanager.generation import LORAS_MAX, Lora
@@ -29,6 +29,9 @@ _OPEN_TAG: Final = re.compile(r"<lora:[^>]{1000}")
 
 _HIGH_NOISE: Final = "|high_noise|"
 
+# Details of an error about a tag.
+_IN_PROMPT: Final = {"fields": ["prompt"]}
+
 _FOREIGN: Final = re.compile(r"[\\:\0]|(?:^|/)[. ]*(?:/|$)")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -40,11 +43,13 @@ class WantedLora:
     Attributes:
         lora: Name and weight.
         what: What to call it in an error: a tag is a part of the prompt, so its text is not quoted.
+        field: Of the request, in which it stands.
         high_noise: Whether it is for the high-noise part of a model that has two.
     """
 
     lora: Lora
     what: str
+    field: Literal["loras", "prompt"] = "loras"
     high_noise: bool = False
 
 
@@ -59,17 +64,23 @@ def wanted_loras(request: ImageRequest) -> tuple[str, list[WantedLora]]:
     prompt, tags = _without_tags(request.prompt)
     if _OPEN_TAG.search(request.prompt):
         raise InvalidRequestError(
-            "A LoRA tag in the prompt does not end.", hint="Write <lora:NAME:WEIGHT>, or leave '<lora:' out."
+            "A LoRA tag in the prompt does not end.",
+            hint="Write <lora:NAME:WEIGHT>, or leave '<lora:' out.",
+            details=_IN_PROMPT,
         )
     if len(wanted) + len(tags) > LORAS_MAX:
         raise InvalidRequestError(
-            f"The request asks for {len(wanted) + len(tags)} LoRAs.", hint=f"Use at most {LORAS_MAX}."
+            f"The request asks for {len(wanted) + len(tags)} LoRAs.",
+            hint=f"Use at most {LORAS_MAX}.",
+            details={"fields": ["loras"]} if wanted else _IN_PROMPT,
         )
     if not tags:
         return prompt, wanted
     if _without_tags(prompt)[1]:
         raise InvalidRequestError(
-            "A LoRA tag in the prompt stands inside another one.", hint="Write <lora:NAME:WEIGHT>."
+            "A LoRA tag in the prompt stands inside another one.",
+            hint="Write <lora:NAME:WEIGHT>.",
+            details=_IN_PROMPT,
         )
     return prompt.strip(), [*wanted, *(_read_tag(tag, number) for number, tag in enumerate(tags, start=1))]
 
@@ -90,8 +101,9 @@ def _read_tag(tag: re.Match[str], number: int) -> WantedLora:
         raise InvalidRequestError(
             f"{what} has a name or a weight that cannot be used.",
             hint="Write <lora:NAME:WEIGHT>, with a name of at most 200 characters and a weight from -10 to 10.",
+            details=_IN_PROMPT,
         ) from None
-    return WantedLora(lora, what, name.startswith(_HIGH_NOISE))
+    return WantedLora(lora, what, "prompt", name.startswith(_HIGH_NOISE))
 
 
 def file_names(wanted: WantedLora) -> tuple[str, ...]:
@@ -105,6 +117,7 @@ def file_names(wanted: WantedLora) -> tuple[str, ...]:
         raise InvalidRequestError(
             "A LoRA must be given by its name, not by a path that may leave the folder of LoRAs.",
             hint="Write NAME, or FOLDER/NAME for a folder in it.",
+            details={"fields": [wanted.field]},
         )
     return (name,) if name.lower().endswith(SUFFIXES) else tuple(name + suffix for suffix in SUFFIXES)
 
@@ -134,3 +147,19 @@ def tagged(prompt: str, wanted: Sequence[tuple[WantedLora, str]]) -> str:
         for one, link in wanted
     )
     return f"{''.join(tags)}{prompt}"
+
+
+def as_asked(request: ImageRequest) -> str:
+    """The prompt with each LoRA as a tag of its own name in it: drawn again, it asks for the same ones.
+
+    A LoRA beside the prompt whose name no tag can hold is left out.
+
+    Args:
+        request: As the caller gave it.
+    """
+    tags = (
+        f"<lora:{lora.name}:{lora.weight:g}>"
+        for lora in request.loras
+        if ">" not in lora.name and not lora.name.startswith(_HIGH_NOISE)
+    )
+    return f"{''.join(tags)}{request.prompt}"

@@ -39,6 +39,7 @@ from .failures import Diary, check_whole, explain_failure, explain_picture, was_
 from .images import check_result, fit_init_image, fit_mask_image
 from .jobs import JobFolder
 from .kills import count_kills, kills_since
+from .loras import as_asked
 from .parser import OutputParser
 from .patience import Watch
 from .previews import PreviewWatcher
@@ -281,10 +282,16 @@ class _Execution:
             raise StorageError("The engine could not save its image: the disk may be full.")
         check_whole(self._diary)
         first_seed = request.seed or 0
+        # Drawn again, a picture's own text has to name the LoRAs, and not our links to them.
+        prompts = request.prompt, as_asked(self._drawing.request)
         try:
             return tuple(
                 check_result(
-                    folder.path / output_name(index), request.width, request.height, first_seed + index
+                    folder.path / output_name(index),
+                    request.width,
+                    request.height,
+                    first_seed + index,
+                    prompts=prompts,
                 )
                 for index in range(request.count)
             )

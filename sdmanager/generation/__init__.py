@@ -21,8 +21,12 @@ from .plan import MemoryPlan as MemoryPlan
 from .presets import STEPS_MAX as STEPS_MAX
 from .presets import GenerationPreset as GenerationPreset
 from .progress import ImageGenerationProgress as ImageGenerationProgress
+from .request import CFG_SCALE_MAX as CFG_SCALE_MAX
+from .request import CLIP_SKIP_MAX as CLIP_SKIP_MAX
 from .request import COUNT_MAX as COUNT_MAX
+from .request import EMPTY_PROMPT as EMPTY_PROMPT
 from .request import LORAS_MAX as LORAS_MAX
+from .request import SEED_MAX as SEED_MAX
 from .request import SIZE_MAX as SIZE_MAX
 from .request import SIZE_MIN as SIZE_MIN
 from .request import SIZE_MULTIPLE as SIZE_MULTIPLE
@@ -40,13 +44,18 @@ from .result import PreviewTimings as PreviewTimings
 from .result import StageTimings as StageTimings
 from .result import check_image_suffix as check_image_suffix
 from .result import check_writable as check_writable
+from .result import settings_of as settings_of
 from .result import without_pictures as without_pictures
 from .running import LoopLocks as LoopLocks
 from .running import RunningTasks as RunningTasks
 
 __all__ = (
+    "CFG_SCALE_MAX",
+    "CLIP_SKIP_MAX",
     "COUNT_MAX",
+    "EMPTY_PROMPT",
     "LORAS_MAX",
+    "SEED_MAX",
     "SIZE_MAX",
     "SIZE_MIN",
     "SIZE_MULTIPLE",
@@ -86,6 +95,7 @@ __all__ = (
     "check_writable",
     "eight_bits",
     "request_of",
+    "settings_of",
     "turn_upright",
     "without_pictures",
 )

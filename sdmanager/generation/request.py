@@ -7,7 +7,8 @@ import secrets
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self, TypedDict
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Final, Self, TypedDict
 
 from pydantic import (
     AfterValidator,
@@ -38,10 +39,15 @@ SIZE_MAX = 4096
 SIZE_MULTIPLE = 8
 COUNT_MAX = 10
 LORAS_MAX = 16
+CFG_SCALE_MAX = 50
+CLIP_SKIP_MAX = 12
+SEED_MAX = 2**63 - 1 - COUNT_MAX
+
+# For ``ImageRequest.model_validate(…, context=…)``: a prompt may be empty, as the engine takes it.
+EMPTY_PROMPT: Final = MappingProxyType({"empty_prompt": True})
 
 # Seeds that we choose stay in 32 bits, which every front end shows and stores; a caller's may have 63.
 _CHOSEN_SEED_BITS = 32
-_SEED_MAX = 2**63 - 1 - COUNT_MAX
 
 _REFUSED = "The request cannot be carried out: "
 
@@ -181,7 +187,7 @@ class ImageRequest(_Vocabulary):
     steps and cfg scale): see ``with_defaults``.
 
     Attributes:
-        prompt: What to draw; not empty.
+        prompt: What to draw; not empty, unless that is asked for with ``EMPTY_PROMPT``.
         negative_prompt: What to keep out; without effect at a cfg scale of 1.
         width: Pixels, a multiple of 8, 64 to 4096.
         height: Pixels, likewise.
@@ -212,16 +218,16 @@ class ImageRequest(_Vocabulary):
     height: Size = 512
     steps: Annotated[int, Field(ge=1, le=STEPS_MAX, strict=True)] = 20
     preset: GenerationPreset = GenerationPreset.DEFAULT
-    cfg_scale: Annotated[float, Field(ge=0, le=50, allow_inf_nan=False, strict=True)] = 7.5
+    cfg_scale: Annotated[float, Field(ge=0, le=CFG_SCALE_MAX, allow_inf_nan=False, strict=True)] = 7.5
     guidance: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)] | None = None
-    seed: Annotated[int, Field(le=_SEED_MAX, strict=True)] | None = None
+    seed: Annotated[int, Field(le=SEED_MAX, strict=True)] | None = None
     sampler: str | None = None
     scheduler: str | None = None
     count: Annotated[int, Field(ge=1, le=COUNT_MAX, strict=True)] = 1
     init_image: StrictBytes | Path | None = None
     mask_image: StrictBytes | Path | None = None
     strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] = 0.75
-    clip_skip: Annotated[int, Field(ge=1, le=12, strict=True)] | None = None
+    clip_skip: Annotated[int, Field(ge=1, le=CLIP_SKIP_MAX, strict=True)] | None = None
     loras: Annotated[tuple[Annotated[Lora, WrapValidator(_named)], ...], Field(max_length=LORAS_MAX)] = ()
     previews: Annotated[PreviewOptions, WrapValidator(_named)] | None = None
     model_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
@@ -236,8 +242,8 @@ class ImageRequest(_Vocabulary):
 
     @field_validator("prompt")
     @classmethod
-    def _not_empty(cls, value: str) -> str:
-        if not value.strip():
+    def _not_empty(cls, value: str, info: ValidationInfo) -> str:
+        if not value.strip() and info.context != EMPTY_PROMPT:
             raise ValueError("must not be empty")
         return value
 

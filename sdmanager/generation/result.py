@@ -63,7 +63,27 @@ def check_writable(path: Path) -> None:
 
 def without_pictures(request: ImageRequest) -> ImageRequest:
     """The same request as a result keeps it: without the pictures that it started from."""
-    return request.model_copy(update={"init_image": None, "mask_image": None})
+    bare: dict[str, object] = {"init_image": None, "mask_image": None}
+    if request.init_image is not None:
+        # Set, whoever set it: it is what is left of there having been a picture.
+        bare["strength"] = request.strength
+    return request.model_copy(update=bare)
+
+
+def settings_of(request: ImageRequest) -> dict[str, object]:
+    """What is shown of how a picture was drawn: fields by their names on the wire, ready for JSON.
+
+    Args:
+        request: Of the picture, or what its result kept.
+
+    Returns:
+        All that is known, without input images and previews. ``strength`` is there only where the drawing started
+        from a picture.
+    """
+    left_out = {"init_image", "mask_image", "previews"}
+    if request.init_image is None and "strength" not in request.model_fields_set:
+        left_out.add("strength")
+    return request.model_dump(by_alias=True, exclude=left_out, exclude_none=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from sdmanager.generation import Cancelled, Completed, Failed, Preview
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from sdmanager.generation import Event
 
@@ -41,6 +41,10 @@ class Feed:
 
     Args:
         capacity: Events that are kept for readers who lag behind.
+
+    Attributes:
+        closed: Whether no more will come.
+        listeners: Called with each event as it is published, for who may miss none; must not block or raise.
     """
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
@@ -49,6 +53,7 @@ class Feed:
         self._preview: FeedItem | None = None
         self._changed: asyncio.Future[None] | None = None
         self.closed = False
+        self.listeners: set[Callable[[Event], None]] = set()
 
     @property
     def last_number(self) -> int:
@@ -72,6 +77,8 @@ class Feed:
         elif is_end and shown is not None and shown.generation_id == event.generation_id:
             self._drop_preview()
         self._items.append(item)
+        for listen in tuple(self.listeners):
+            listen(event)
         self._wake()
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from sdmanager.errors import GenerationNotFoundError, InvalidRequestError
@@ -197,9 +197,7 @@ class GenerationRegistry:
         """The generation that was created with a key; None if it was interrupted: it may be tried again."""
         self._expire()
         generation = self._generations.get(self._keys.get(key, ""))
-        if generation is None or generation.was_interrupted:
-            return None
-        return generation
+        return None if generation is None or generation.was_interrupted else generation
 
     def update(
         self,
@@ -210,6 +208,7 @@ class GenerationRegistry:
         progress: Progress | EllipsisType | None = ...,
         result: GenerationResult | None = None,
         error: SDManagerError | None = None,
+        keyless: bool = False,
     ) -> Generation:
         """Change how a generation stands: the only way in which one moves on.
 
@@ -222,6 +221,7 @@ class GenerationRegistry:
             progress: Only while it is in progress.
             result: With ``COMPLETE``, and only then. One that ``store_images`` gave outlives the process.
             error: With ``ERROR``, and only then.
+            keyless: Whether its key goes: who asks with it again asks for a new one.
 
         Raises:
             GenerationNotFoundError: There is none with this id, or it has expired.
@@ -236,13 +236,15 @@ class GenerationRegistry:
         else:
             check_transition(old.status, status)
         new = changed(old, self._now_ms(), status or old.status, position, progress, result, error)
+        if keyless:
+            new = replace(new, key=None, fingerprint=None)
+            self._drop_key(old)
         self._generations[generation_id] = new
-        if status is not None:
-            if self._folder is not None:
-                self._folder.note(new)
-            if status.is_terminal:
-                self._end(new, self._clock() + self.ttl)
-                self._remove(self._trim())
+        if (status is not None or keyless) and self._folder is not None:
+            self._folder.note(new)
+        if status is not None and status.is_terminal:
+            self._end(new, self._clock() + self.ttl)
+            self._remove(self._trim())
         return new
 
     def store_images(self, generation_id: str, result: GenerationResult) -> GenerationResult:
@@ -347,13 +349,15 @@ class GenerationRegistry:
         return tuple(gone)
 
     def _forget(self, generation_id: str) -> None:
-        generation = self._generations.pop(generation_id)
-        if generation.key is not None and self._keys.get(generation.key) == generation_id:
-            del self._keys[generation.key]
+        self._drop_key(self._generations.pop(generation_id))
         ended = self._ended.pop(generation_id, None)
         if ended is not None:
             self._bytes -= ended.size
         self._trash.add(generation_id)
+
+    def _drop_key(self, generation: Generation) -> None:
+        if generation.key is not None and self._keys.get(generation.key) == generation.id:
+            del self._keys[generation.key]
 
     def _remove(self, generation_ids: Collection[str]) -> int:
         gone = self._remove_files(generation_ids)

@@ -25,7 +25,8 @@ _HINT: Final = (
 )
 
 _SHOWN: Final = 8
-_QUOTED: Final = 100
+# Of a name that somebody gave, in messages.
+QUOTED_MAX: Final = 100
 # Of `difflib`: a fifth of a name may be wrong, and of a short one a third.
 _LIKENESS: Final = 0.6
 
@@ -59,7 +60,7 @@ def complete(given: str, names: Iterable[str], *, what: str = "model") -> str:
         return candidates[0]
     if candidates:
         raise ModelNotFoundError(
-            f"{given[:_QUOTED]!r} is the beginning of {len(candidates)} {what} names.",
+            f"{given[:QUOTED_MAX]!r} is the beginning of {len(candidates)} {what} names.",
             hint=f"It may mean {_listed(candidates)}.",
             details={"name": given, "candidates": candidates},
         )
@@ -77,7 +78,7 @@ def not_found(given: str, names: Iterable[str], *, what: str = "model") -> Model
     known = list(names)
     meant = suggest(given, known)
     return ModelNotFoundError(
-        f"There is no {what} named {given[:_QUOTED]!r}.",
+        f"There is no {what} named {given[:QUOTED_MAX]!r}.",
         hint=f"Did you mean {meant!r}?" if meant else _what_there_is(given, known, what),
         details={"name": given, "suggestion": meant, "known": known},
     )
@@ -126,7 +127,7 @@ def check_name(name: str) -> str:
     if reason is None:
         return name
     raise InvalidRequestError(
-        f"A model cannot be named {name[:_QUOTED]!r}: {reason}.", hint=_HINT, details={"name": name}
+        f"A model cannot be named {name[:QUOTED_MAX]!r}: {reason}.", hint=_HINT, details={"name": name}
     )
 
 
@@ -141,7 +142,7 @@ def usable_name(proposed: str) -> str:
         return check_name(name)
     except InvalidRequestError:
         raise InvalidRequestError(
-            f"No model can have the name {proposed[:_QUOTED]!r}, which its file has.",
+            f"No model can have the name {proposed[:QUOTED_MAX]!r}, which its file has.",
             hint="Give it another one with --name.",
             details={"name": proposed},
         ) from None

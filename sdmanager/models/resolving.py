@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _NAMES_HINT: Final = "Give the name of an installed model: 'sdmanager models list' shows them."
 
+# More than any name has, and than any error should say again.
+_GIVEN_MAX: Final = 200
+
 # What ends so is meant as a file, even where there is none.
 _SUFFIXES: Final = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 
@@ -80,13 +83,17 @@ def named_model(name: str, settings: Settings) -> ModelFiles:
 
     Raises:
         ModelNotInstalledError: A model of the catalogue that was not fetched yet.
-        InvalidRequestError: It is empty.
+        InvalidRequestError: It is empty, or longer than any name.
         ModelNotFoundError: There is no such model, its record cannot be read, or a file of it is not there.
         ModelChangedError: A file of it is another one now.
         StorageError: The demo model cannot be written.
     """
     if not name:
         raise InvalidRequestError("The name of the model is empty.", hint=_NAMES_HINT)
+    if len(name) > _GIVEN_MAX:
+        raise InvalidRequestError(
+            f"The name of the model has more than {_GIVEN_MAX} characters.", hint=_NAMES_HINT
+        )
     if _means_demo(name):
         return demo_model(settings)
     if not _is_name(name):  # and is not said again: a path stands in no error
@@ -173,7 +180,7 @@ def _installed(name: str, store: ModelStore) -> InstalledModel | None:
 def _by_catalogue(name: str, settings: Settings, store: ModelStore, *, nor: str = "") -> InstalledModel:
     """The installed model that the catalogue calls so, too; the error that says what is meant where there is none."""
     from .catalog import load_catalog
-    from .names import suggest
+    from .names import QUOTED_MAX, suggest
 
     catalog = load_catalog(settings.catalog)
     known = catalog.find(name.lower())
@@ -191,10 +198,11 @@ def _by_catalogue(name: str, settings: Settings, store: ModelStore, *, nor: str 
             details={"name": name, "sizeBytes": size},
         )
     close = suggest(name, [*(model.name for model in store.list()), *catalog.names])
+    quoted = name[:QUOTED_MAX]
     raise ModelNotFoundError(
-        f"There is no model named {name!r}{nor}.",
+        f"There is no model named {quoted!r}{nor}.",
         hint=f"Did you mean {close!r}?" if close else "'sdmanager models list --all' shows what there is.",
-        details={"name": name, "suggestion": close},
+        details={"name": quoted, "suggestion": close},
     )
 
 

@@ -9,6 +9,7 @@ from aiohttp import web
 from .a1111 import add_a1111_routes
 from .body import BODY_MAX
 from .door import install_door
+from .drawing import WAITERS, Waiters
 from .events import add_stream_routes
 from .face import FACE
 from .history_api import add_history_routes
@@ -26,6 +27,7 @@ def build_app(face: Face, policy: DoorPolicy) -> web.Application:
     """An application that shows a face to whom the policy lets in."""
     app = web.Application(client_max_size=BODY_MAX)
     app[FACE] = face
+    app[WAITERS] = Waiters()
     install_door(app, policy, on_error=face.metrics.refuse)
     add_native_routes(app)
     add_stream_routes(app)

@@ -38,7 +38,7 @@ async def read_json(
     limit: int = JSON_MAX,
     image_limit: int = BODY_MAX,
     image_fields: Collection[str] = _IMAGE_FIELDS,
-    image_lists: Collection[str] = (),
+    image_trees: Collection[str] = (),
     seconds: float = BODY_SECONDS,
     stall_seconds: float = STALL_SECONDS,
 ) -> dict[str, object]:
@@ -46,10 +46,10 @@ async def read_json(
 
     Args:
         request: Its body must not have been read.
-        limit: Bytes of the body, texts under ``image_fields`` and lists under ``image_lists`` not counted.
+        limit: Bytes of the body, texts under ``image_fields`` and what stands under ``image_trees`` not counted.
         image_limit: Bytes of the whole body.
         image_fields: Keys of the object that may hold images.
-        image_lists: Keys that may hold lists of them.
+        image_trees: Keys that may hold lists or objects with images somewhere in them.
         seconds: For the whole body.
         stall_seconds: Between two pieces of it.
 
@@ -67,8 +67,8 @@ async def read_json(
             if len(data) > image_limit:
                 raise _too_large(image_limit)
     if len(data) <= _THREAD_ABOVE:
-        return _parsed_body(data, limit, image_fields, image_lists)
-    return await in_thread(_parsed_body, data, limit, image_fields, image_lists)
+        return _parsed_body(data, limit, image_fields, image_trees)
+    return await in_thread(_parsed_body, data, limit, image_fields, image_trees)
 
 
 async def read_form(
@@ -203,7 +203,7 @@ def _too_large(limit: int) -> BodyTooLargeError:
 
 
 def _parsed_body(
-    data: bytearray, limit: int, image_fields: Collection[str], image_lists: Collection[str]
+    data: bytearray, limit: int, image_fields: Collection[str], image_trees: Collection[str]
 ) -> dict[str, object]:
     # Images have none of these, so that a body within the limits cannot have more. Each may become an object of
     # a hundred bytes.
@@ -215,7 +215,7 @@ def _parsed_body(
             raise InvalidRequestError("The body of the request is no JSON object.")
         if len(data) > limit:
             images = {key for key in image_fields if isinstance(value.get(key), str)}
-            images |= {key for key in image_lists if isinstance(value.get(key), list)}
+            images |= {key for key in image_trees if isinstance(value.get(key), list | dict)}
             rest = {key: value[key] for key in value.keys() - images}
             if len(json.dumps(rest, ensure_ascii=False).encode()) > limit:
                 raise _too_large(limit)

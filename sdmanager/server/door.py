@@ -22,7 +22,7 @@ from sdmanager.errors import (
 
 from .origins import RequestFacts, judge
 from .responses import protect
-from .shapes import SPOKEN_AT, error_answer
+from .shapes import error_answer, spoken_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -160,7 +160,7 @@ class _Door:
         status: int | None = None,
     ) -> web.Response:
         self._on_error(error)
-        return error_answer(request.get(SPOKEN_AT, request.path), error, headers, status=status)
+        return error_answer(spoken_at(request), error, headers, status=status)
 
 
 def _facts(policy: DoorPolicy, request: web.Request) -> RequestFacts:

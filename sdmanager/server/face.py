@@ -66,6 +66,11 @@ class Models(Protocol):
         ...
 
 
+async def model_named(models: Models, name: str) -> ModelEntry | None:
+    """The model of exactly this name; None where there is none."""
+    return next((entry for entry in await models.list() if entry.name == name), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Face:
     """What a server shows.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import GenerationCancelledError, InvalidRequestError, StorageError
@@ -13,7 +12,7 @@ from .face import FACE
 from .requests import read_fields, submit
 from .responses import created_response
 from .streams import encode, event_stream
-from .wire import failure_body, preview_body, progress_body
+from .wire import base64_text, failure_body, preview_body, progress_body
 from .words import first_progress
 
 if TYPE_CHECKING:
@@ -126,7 +125,7 @@ def _percent_before(number: int, feed: Feed) -> object:
 def _complete(result: GenerationResult) -> bytes:
     words: dict[str, object] = {
         "type": "complete",
-        "images": [base64.b64encode(image.png).decode("ascii") for image in result.images],
+        "images": [base64_text(image.png) for image in result.images],
         "format": "png",
         "seeds": [image.seed for image in result.images],
         "time_taken": round(result.time_taken * 1000),

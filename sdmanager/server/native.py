@@ -20,7 +20,7 @@ from .openapi import openapi_json
 from .pictures import Picture
 from .requests import read_fields, submit
 from .responses import created_response, json_response
-from .shapes import SPOKEN_AT
+from .shapes import SPOKEN_AT, spoken_at
 from .wire import GENERATIONS, generation_body, generation_summary, result_body
 
 if TYPE_CHECKING:
@@ -59,10 +59,8 @@ async def _openapi(request: web.Request) -> web.StreamResponse:
 
 
 async def _create(request: web.Request) -> web.StreamResponse:
-    if "x-stainless-lang" in request.headers:  # an SDK of OpenAI's: its body may say nothing that tells
-        request[SPOKEN_AT] = OPENAI
     fields = await read_fields(request)
-    if SPOKEN_AT in request or speaks_openai(fields):
+    if spoken_at(request) == OPENAI or speaks_openai(fields):
         request[SPOKEN_AT] = OPENAI
         return await generate(request, fields)
     generation, replayed = await submit(request, fields)

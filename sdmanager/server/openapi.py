@@ -61,6 +61,10 @@ _HEADERS: Final[_Json] = {
 }
 
 
+_ALL: Final[_Json] = {
+    "name": "all", "in": "query", "required": True, "description": "That all of them are meant.",
+    "schema": {"type": "string", "enum": ["true"]},
+}  # fmt: skip
 _TEXT: Final[_Json] = {"type": "string"}
 
 _ABOUT: Final = (
@@ -108,7 +112,6 @@ def openapi_json(version: str, samplers: tuple[str, ...], schedulers: tuple[str,
 
 def _paths() -> _Json:
     one = f"{GENERATIONS}/{{id}}"
-    document = _answer("It.", "application/json")
     return {
         "/health": {"get": _operation("health", "Whether the server answers", {200: _json("Health")})},
         "/v1/info": {"get": _operation("info", "What the server is and how it stands", {200: _json("ServerInfo")})},
@@ -121,7 +124,13 @@ def _paths() -> _Json:
                 _ASKS, requestBody=_body("ModelChoice"),
             )
         },
-        "/openapi.json": {"get": _operation("openapi", "This document", {200: document})},
+        f"{MODELS}/{{name}}": {
+            "get": _operation(
+                "model", "One of them", {200: _json("ModelBody")}, _KNOWN,
+                parameters=[{**_ID, "name": "name", "description": "Of the model."}],
+            )
+        },
+        "/openapi.json": {"get": _operation("openapi", "This document", {200: _answer("It.", "application/json")})},
         GENERATIONS: {
             "post": _operation(
                 "createGeneration", "Ask for pictures", {201: _created()}, _ASKS,
@@ -185,7 +194,7 @@ def _history() -> _Json:
                 "listHistory", "What was drawn, newest first", {200: _json("HistoryPageBody")}, _KNOWN, parameters=asked
             ),
             "delete": _operation(
-                "clearHistory", "Delete all that is whole", {200: _json("HistoryCleared")}, _KNOWN
+                "clearHistory", "Delete all that is whole", {200: _json("HistoryCleared")}, _KNOWN, parameters=[_ALL]
             ),
         },
         one: {

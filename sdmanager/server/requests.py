@@ -47,11 +47,31 @@ async def read_fields(request: web.Request) -> dict[str, object]:
         InvalidRequestError: The body is not what its content type says.
         RefusedError: It is too large, or did not come in time.
     """
-    if request.content_length is None or request.content_length > JSON_MAX:
-        request.app[FACE].service.refuse_if_full(_key(request))
+    refuse_large_if_full(request)
     if request.content_type == "multipart/form-data":
         return form_fields(await read_form(request))
     return await read_json(request)
+
+
+def refuse_large_if_full(request: web.Request) -> None:
+    """Refuse a large body, before it is read, where there is no place for what it asks for.
+
+    Raises:
+        ServerBusyError: There is none.
+        ServerNotRunningError: Likewise, because the server stops.
+        InvalidRequestError: The ``Idempotency-Key`` is none.
+    """
+    if request.content_length is None or request.content_length > JSON_MAX:
+        request.app[FACE].service.refuse_if_full(_key(request))
+
+
+def is_repeated(request: web.Request) -> bool:
+    """Whether its ``Idempotency-Key`` is known: what it asks for was accepted before.
+
+    Raises:
+        InvalidRequestError: The key is none.
+    """
+    return _is_known(request.app[FACE], _key(request))
 
 
 async def submit(request: web.Request, fields: Mapping[str, object]) -> tuple[Generation, bool]:

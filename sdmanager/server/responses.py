@@ -41,18 +41,30 @@ def created_response(location: str, value: object, *, replayed: bool) -> web.Res
         value: What ``json.dumps`` takes.
         replayed: Whether an earlier request with the same ``Idempotency-Key`` made it.
     """
-    headers: dict[str, str] = {hdrs.LOCATION: location}
-    if replayed:
-        headers["Idempotency-Replayed"] = "true"
-    return json_response(value, 201, headers)
+    return json_response(value, 201, {hdrs.LOCATION: location, **replay_headers(replayed=replayed)})
+
+
+def replay_headers(*, replayed: bool) -> dict[str, str]:
+    """The headers that say whether an earlier request with the same ``Idempotency-Key`` had this done."""
+    return {"Idempotency-Replayed": "true"} if replayed else {}
 
 
 def error_response(
-    error: SDManagerError, headers: Mapping[str, str] | None = None, *, status: int | None = None
+    error: SDManagerError,
+    headers: Mapping[str, str] | None = None,
+    *,
+    status: int | None = None,
+    body: object = None,
 ) -> web.Response:
-    """``{"error": {"message", "code", "suggestion"?}}`` with the error's own status, unless another is given.
+    """``{"error": {"message", "code", "suggestion"?}}`` with the error's own status.
 
     ``details["retry_after"]`` (seconds) becomes ``Retry-After``.
+
+    Args:
+        error: What went wrong.
+        headers: More headers.
+        status: Instead of the error's own.
+        body: Instead of that body, in the shape of another API.
     """
     own = dict(headers or {})
     retry_after = error.details.get("retry_after")
@@ -60,7 +72,8 @@ def error_response(
         own.setdefault(hdrs.RETRY_AFTER, str(retry_after))
     if isinstance(error, UnauthorizedError):
         own.setdefault(hdrs.WWW_AUTHENTICATE, "Bearer")
-    return json_response(error_body(error), error.http_status if status is None else status, own)
+    status = error.http_status if status is None else status
+    return json_response(error_body(error) if body is None else body, status, own)
 
 
 def error_body(error: SDManagerError) -> dict[str, object]:

@@ -3,7 +3,7 @@ is ever null."""
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -126,6 +126,11 @@ class ResultBody(Body):
         None, description="Plans with which the engine ran out of memory before this one."
     )
     previews: PreviewTimingsBody | None = None
+    request: dict[str, Any] | None = Field(
+        None,
+        description="What was drawn, with the model's defaults and the seed, as fields of a request; without input "
+        "images. Missing where it is not known any more, as after a restart of the server.",
+    )
 
 
 class GenerationSummary(Body):

@@ -10,8 +10,10 @@ from aiohttp import hdrs, web
 from sdmanager.errors import UnauthorizedError
 
 from .a1111.errors import a1111_error
+from .openai import OPENAI
 from .openai.errors import openai_error
 from .responses import error_response
+from .wire import GENERATIONS, MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,11 +40,24 @@ _SLASHES: Final = re.compile(r"//+")
 _BASIC: Final = 'Basic realm="sdmanager"'
 # Of each: the first path and all below it, the shape, and how to show a token where that is not the usual way.
 _SHAPES: Final[tuple[tuple[str, ErrorShape, str | None], ...]] = (
-    ("/openai", openai_error, None),
+    (OPENAI, openai_error, None),
     ("/v1/images/edits", openai_error, None),
     ("/v1/images/variations", openai_error, None),
     ("/sdapi", a1111_error, _BASIC),
 )
+
+
+def spoken_at(request: web.Request) -> str:
+    """The path in whose shape a request is answered: its own, unless something tells that it is of another API.
+
+    The SDKs of OpenAI show themselves by a header, also before their body is read, which may say nothing that tells.
+    """
+    said: str | None = request.get(SPOKEN_AT)
+    if said is not None:
+        return said
+    path = _SLASHES.sub("/", request.path)
+    shared = path == GENERATIONS if request.method == hdrs.METH_POST else f"{path}/".startswith(f"{MODELS}/")
+    return OPENAI if shared and "x-stainless-lang" in request.headers else request.path
 
 
 def error_answer(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic.alias_generators import to_camel
 
+from sdmanager.generation import settings_of
 from sdmanager.jobs import Status
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def result_body(result: GenerationResult) -> dict[str, object]:
     body: dict[str, object] = {
         "images": [
             {
-                "image": base64.b64encode(image.png).decode("ascii"),
+                "image": base64_text(image.png),
                 "seed": image.seed,
                 "width": image.width,
                 "height": image.height,
@@ -109,7 +110,12 @@ def result_body(result: GenerationResult) -> dict[str, object]:
         if previews.first_after is not None:
             shown["firstAfter"] = milliseconds(previews.first_after)
         body["previews"] = shown
-    return body
+    return {**body, **request_body(result)}
+
+
+def request_body(result: GenerationResult) -> dict[str, object]:
+    """What was drawn, as part of a result; nothing where it is not known, as after a restart of the server."""
+    return {} if result.request is None else {"request": settings_of(result.request)}
 
 
 def model_body(model: ModelEntry, *, current: bool) -> dict[str, object]:
@@ -151,7 +157,7 @@ def preview_body(preview: Preview, *, inline: bool) -> dict[str, object]:
         "format": image.format,
     }
     if inline:
-        body["image"] = base64.b64encode(image.data).decode("ascii")
+        body["image"] = base64_text(image.data)
     return body
 
 
@@ -164,3 +170,8 @@ def _percentage(value: float) -> float:
 def milliseconds(seconds: float) -> int:
     """Seconds as they go over the wire."""
     return round(seconds * 1000)
+
+
+def base64_text(data: bytes) -> str:
+    """Bytes as they go into JSON: base64, with nothing before it."""
+    return base64.b64encode(data).decode("ascii")

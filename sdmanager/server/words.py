@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sdmanager.generation import Cancelled, Failed, Preview, Progress, Queued, Replanned, Stage, StageChanged
 
 from .streams import encode
-from .wire import GENERATIONS, failure_body, plan_body, preview_body, progress_body
+from .wire import GENERATIONS, failure_body, plan_body, preview_body, progress_body, request_body
 
 if TYPE_CHECKING:
     from sdmanager.generation import Event
@@ -94,4 +94,5 @@ def end_words(event: End) -> Worded:
         "timeTaken": round(result.time_taken * 1000),
         "model": result.model,
         "variant": result.variant,
+        **request_body(result),
     }

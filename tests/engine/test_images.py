@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from sdmanager.engine import check_input_images, images
 from sdmanager.engine.images import check_result, encode_preview, fit_input, natural_size, open_input
-from sdmanager.engine.png import SIGNATURE
+from sdmanager.engine.png import SIGNATURE, is_whole_png, png_texts
 from sdmanager.errors import BlankImageError, InputImageError, NoImageError, StorageError, TruncatedImageError
 from sdmanager.generation import SIZE_MAX, SIZE_MIN, SIZE_MULTIPLE, ImageRequest, PreviewFormat
 
@@ -35,11 +35,10 @@ def noise(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Image:
     return Image.merge("RGB", bands).convert(mode)
 
 
-def engine_png(width: int = 64, height: int = 48) -> bytes:
+def engine_png(width: int = 64, height: int = 48, parameters: str = PARAMETERS) -> bytes:
+    """With its settings as the engine writes them: UTF-8, though a chunk of this kind should hold Latin-1."""
     info = PngInfo()
-    info.add_text("parameters", PARAMETERS) if PARAMETERS.isascii() else info.add_itxt(
-        "parameters", PARAMETERS
-    )
+    info.add(b"tEXt", b"parameters\0" + parameters.encode())
     return encoded(noise(width, height), pnginfo=info)
 
 
@@ -69,7 +68,7 @@ def test_a_good_result(tmp_path):
     path.write_bytes(engine_png())
     image = check_result(path, 64, 48, 7)
     assert (image.png, image.seed, image.width, image.height) == (path.read_bytes(), 7, 64, 48)
-    assert image.to_pil().text["parameters"] == PARAMETERS
+    assert png_texts(image.png) == {"parameters": PARAMETERS}
 
 
 def test_no_result(tmp_path):
@@ -127,10 +126,55 @@ def test_a_result_that_the_engine_rounded_up_is_cropped_and_keeps_its_settings(t
     image = check_result(path, 64, 48, 7)
     cropped = image.to_pil()
     assert cropped.size == (64, 48) == (image.width, image.height)
-    assert cropped.text["parameters"] == PARAMETERS
+    assert cropped.text == png_texts(image.png) == {"parameters": PARAMETERS}
     left, top = surplus[0] // 2, surplus[1] // 2
     original = decoded(path.read_bytes()).crop((left, top, left + 64, top + 48))
     assert list(original.tobytes()) == list(cropped.tobytes())
+
+
+TAGGED, ASKED = "<lora:1-ink:1>a lighthouse, 灯台", "a lighthouse <lora:ink:1>, 灯台"
+
+
+@pytest.mark.parametrize("surplus", [0, 8])
+@pytest.mark.parametrize("negative", ["", f"Negative prompt: {TAGGED}\n"])
+def test_a_picture_tells_the_prompt_that_was_asked_for(tmp_path, surplus, negative):
+    path, rest = tmp_path / "o_0.png", f"\n{negative}Steps: 4, Seed: 7, Version: {TAGGED}\n"
+    path.write_bytes(engine_png(64 + surplus, 48, TAGGED + rest))
+    image = check_result(path, 64, 48, 7, prompts=(TAGGED, ASKED))
+    assert is_whole_png(image.png)
+    assert png_texts(image.png) == {"parameters": ASKED + rest}
+    assert image.to_pil().tobytes() == check_result(path, 64, 48, 7).to_pil().tobytes()
+
+
+def test_nothing_but_that_text_changes(tmp_path):
+    path = tmp_path / "o_0.png"
+    written = engine_png(parameters=f"{TAGGED}\nSteps: 4")
+    path.write_bytes(written)
+    prompts = f"parameters\0{TAGGED}\nSteps: 4".encode(), f"parameters\0{ASKED}\nSteps: 4".encode()
+    old, new = (chunk(b"tEXt", content) for content in prompts)
+    assert written.count(old) == 1
+    assert check_result(path, 64, 48, 7, prompts=(TAGGED, ASKED)).png == written.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(noise()),
+        engine_png(parameters=f"{TAGGED} and more\nSteps: 4"),
+        engine_png(parameters=f"a{TAGGED}\nSteps: 4"),
+        engine_png(parameters=""),
+        chunk(b"tEXt", f"other\0{TAGGED}\n".encode()),
+        chunk(b"teST", f"parameters\0{TAGGED}\n".encode()),
+    ],
+    ids=["no text", "longer", "before", "empty", "another text", "another chunk"],
+)
+def test_a_picture_that_tells_something_else_stays_as_it_is(tmp_path, data):
+    if not data.startswith(SIGNATURE):
+        whole = encoded(noise())
+        data = whole[:33] + data + whole[33:]  # behind the header
+    path = tmp_path / "o_0.png"
+    path.write_bytes(data)
+    assert check_result(path, 64, 48, 7, prompts=(TAGGED, ASKED)).png == data
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (127, 127, 127), (255, 255, 255), (1, 2, 3)])

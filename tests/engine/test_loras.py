@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdmanager.engine.loras import WantedLora, file_names, link_name, tagged, wanted_loras, without_suffix
+from sdmanager.engine.loras import (
+    WantedLora,
+    as_asked,
+    file_names,
+    link_name,
+    tagged,
+    wanted_loras,
+    without_suffix,
+)
 from sdmanager.errors import InvalidRequestError
 from sdmanager.generation import ImageRequest, Lora
 
@@ -213,6 +221,23 @@ def test_a_path_is_refused(name):
 )
 def test_a_link_has_a_safe_name_that_may_be_recognised(number, file, link):
     assert link_name(number, file) == link
+
+
+@pytest.mark.parametrize(
+    ("names", "prompt", "told"),
+    [
+        ([], "a <lora:ink:1> cat", "a <lora:ink:1> cat"),
+        (["ink", "sub/a b.gguf"], "a cat", "<lora:ink:0.5><lora:sub/a b.gguf:0.5>a cat"),
+        (["ink"], "a <lora:glow:1> cat", "<lora:ink:0.5>a <lora:glow:1> cat"),
+        (["ink"], "a cat <lora:open", "<lora:ink:0.5>a cat <lora:open"),
+        (["a>b", "|high_noise|x", "ink"], "a cat", "<lora:ink:0.5>a cat"),
+    ],
+)
+def test_a_prompt_that_tells_all_loras_asks_for_the_same_ones(names, prompt, told):
+    loras = [Lora(name=name, weight=0.5) for name in names]
+    assert as_asked(ImageRequest(prompt=prompt, loras=loras)) == told
+    tellable = [lora for lora in loras if "|" not in lora.name and ">" not in lora.name]
+    assert asked(told) == asked(prompt, loras=tellable)
 
 
 ALPHABET = st.sampled_from(

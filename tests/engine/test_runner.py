@@ -20,6 +20,7 @@ from PIL import Image
 from processes import all_gone
 
 from sdmanager import ImageRequest, LocalGenerator, PreviewOptions
+from sdmanager.engine.png import png_texts
 from sdmanager.errors import (
     BlankImageError,
     EngineCrashedError,
@@ -224,6 +225,34 @@ async def test_a_lora_changes_the_picture_however_it_is_given(settings: Settings
     assert await draw("a lighthouse <lora:glow:0>", styles_ink=0) == plain
     assert leftovers(own) == []
     assert (own.loras_dir / "glow.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": "a lighthouse<lora:ink:1>"},
+        {"prompt": "<lora:ink:0.5> ein Leuchtturm, 灯台", "loras": [Lora(name="glow", weight=-0.25)]},
+        {"prompt": "a lighthouse", "negative_prompt": "<lora:ink:1>\nblur", "loras": [Lora(name="ink")]},
+        {"prompt": "a lighthouse <lora:glow:0>", "loras": [Lora(name="ink")]},
+    ],
+)
+async def test_what_a_picture_tells_of_itself_draws_it_again(
+    settings: Settings, tmp_path: Path, fields: dict[str, object]
+) -> None:
+    own = replace(settings, loras=tmp_path / "loras")
+    write_lora(own.loras_dir / "ink.safetensors", seed=1)
+    write_lora(own.loras_dir / "glow.safetensors", seed=2)
+    generator = LocalGenerator(settings=own, threads=1)
+    first = (await generator.generate(request(**fields, steps=1, count=2))).images[-1]
+    told = (png_texts(first.png) or {})["parameters"]
+    texts, _, settings_line = told.rpartition("\nSteps: ")
+    prompt, _, negative = texts.partition("\nNegative prompt: ")
+    assert prompt.endswith(str(fields["prompt"]))
+    assert settings_line.startswith("1, ")
+    again = await generator.generate(
+        request(prompt=prompt, negative_prompt=negative, steps=1, seed=first.seed)
+    )
+    assert again.image.to_pil().tobytes() == first.to_pil().tobytes()
 
 
 async def test_a_file_outside_the_folder_of_loras_is_never_opened(settings: Settings, tmp_path: Path) -> None:

@@ -8,7 +8,14 @@ import pytest
 from pydantic import ValidationError
 
 from sdmanager.errors import InvalidRequestError, SDManagerError
-from sdmanager.generation import ImageRequest, Lora, PreviewFormat, PreviewMethod, PreviewOptions
+from sdmanager.generation import (
+    EMPTY_PROMPT,
+    ImageRequest,
+    Lora,
+    PreviewFormat,
+    PreviewMethod,
+    PreviewOptions,
+)
 
 SECRET = "a very secret prompt"
 
@@ -116,6 +123,16 @@ def test_all_bad_fields_are_named_at_once():
 @pytest.mark.parametrize("field", ["prompt", "width", "height", "steps", "count"])
 def test_usual_mistakes_have_a_hint(field):
     assert refused(**{field: 0}).hint
+
+
+def test_an_empty_prompt_is_taken_where_that_is_asked_for():
+    request = ImageRequest.model_validate({"prompt": "", "steps": 3}, context=EMPTY_PROMPT)
+    assert (request.prompt, request.with_defaults(cfg_scale=1.0).prompt) == ("", "")
+    for fields in ({"prompt": "\0"}, {"prompt": None}, {"prompt": "", "steps": 0}, {}):
+        with pytest.raises(InvalidRequestError):
+            ImageRequest.model_validate(fields, context=EMPTY_PROMPT)
+    with pytest.raises(InvalidRequestError, match="prompt must not be empty"):
+        ImageRequest.model_validate({"prompt": ""}, context={"other": True})
 
 
 def test_a_missing_prompt():

@@ -187,6 +187,22 @@ def test_ids_and_keys_are_used_once(registry, clock):
     assert registry.get_all_ids() == ("mine",)
 
 
+def test_a_key_that_is_let_go_is_free_also_for_the_next_owner(opened):
+    registry = opened()
+    first = registry.create(key="one", fingerprint="a")
+    registry.update(first.id, keyless=True)
+    assert registry.find_key("one") is None
+    second = registry.create(key="one", fingerprint="b")
+    registry.update(first.id, status=CANCELLED)
+    registry.update(second.id, status=CANCELLED)
+    with pytest.raises(AlreadyTerminalError):
+        registry.update(second.id, keyless=True)
+    assert registry.delete(first.id)
+    assert registry.find_key("one").id == second.id
+    registry.destroy()
+    assert opened().find_key("one").id == second.id
+
+
 def test_a_key_is_free_again_when_the_server_gave_up(registry):
     lost = registry.create(key="mine").id
     registry.update(lost, status=ERROR, error=InterruptedGenerationError("It stopped."))

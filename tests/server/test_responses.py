@@ -54,3 +54,11 @@ def test_protection_leaves_what_is_set():
     assert response.headers["Cache-Control"] == "max-age=5"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+def test_an_error_may_have_the_body_of_another_api():
+    error = ServerBusyError("Busy.", details={"retry_after": 7})
+    response = error_response(error, {"X-More": "1"}, status=429, body={"detail": "Busy."})
+    assert (response.status, json.loads(response.body)) == (429, {"detail": "Busy."})
+    assert (response.headers["Retry-After"], response.headers["X-More"]) == ("7", "1")
+    assert json.loads(error_response(error, body={}).body) == {}

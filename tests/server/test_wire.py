@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,19 @@ from pydantic import BaseModel
 from results import PNG, a_result, some_progress
 
 from sdmanager.errors import EngineCrashedError, StorageError
-from sdmanager.generation import ImageData, MemoryPlan, MemoryUse, Preview, PreviewTimings, Progress, Stage
+from sdmanager.generation import (
+    Completed,
+    ImageData,
+    ImageRequest,
+    MemoryPlan,
+    MemoryUse,
+    Preview,
+    PreviewOptions,
+    PreviewTimings,
+    Progress,
+    Stage,
+    without_pictures,
+)
 from sdmanager.jobs import Failure, Generation, Status
 from sdmanager.server import schemas
 from sdmanager.server.wire import (
@@ -22,8 +35,10 @@ from sdmanager.server.wire import (
     generation_summary,
     preview_body,
     progress_body,
+    request_body,
     result_body,
 )
+from sdmanager.server.words import end_words
 
 
 def fits(model: type[BaseModel], body: dict) -> bool:
@@ -146,6 +161,24 @@ def test_a_result_says_what_memory_it_took_and_what_was_done_for_room() -> None:
     assert body["memory"] == {"ramBytes": 5}
     assert body["outOfMemory"] == [{"flags": [], "evictions": [], "reasons": []}]
     assert not {"memory", "outOfMemory"} & result_body(a_result()).keys()
+
+
+def test_a_result_says_what_was_drawn_without_pictures() -> None:
+    plain = ImageRequest(prompt="a fox", steps=3, seed=7, previews=PreviewOptions())
+    started = plain.model_copy(update={"init_image": PNG, "mask_image": PNG})
+    shown = json.loads(json.dumps(result_body(replace(a_result(), request=without_pictures(plain)))))
+    assert fits(schemas.ResultBody, shown)
+    assert shown["request"].items() >= {"prompt": "a fox", "steps": 3, "seed": 7, "cfgScale": 7.5}.items()
+    assert not {"initImage", "maskImage", "previews", "strength"} & shown["request"].keys()
+    for request in (started, without_pictures(started)):
+        result = replace(a_result(), request=request)
+        assert json.loads(json.dumps(request_body(result)["request"])) == {
+            **shown["request"],
+            "strength": 0.75,
+        }
+    end = Completed(generation_id="x", sequence=0, elapsed=0.0, result=replace(a_result(), request=plain))
+    assert json.loads(json.dumps(end_words(end)[1]["request"])) == shown["request"]
+    assert "request" not in {**result_body(a_result()), **request_body(a_result())}
 
 
 def test_a_result_whose_files_are_gone_is_a_typed_error(tmp_path: Path) -> None:

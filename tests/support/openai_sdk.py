@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import numpy as np
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
@@ -50,3 +51,12 @@ def without_pictures(data: bytes) -> bytes:
     """Frames as they came, but for what differs from one run to the next."""
     data = re.sub(rb'"b64_json":"[A-Za-z0-9+/=]+"', b'"b64_json":"..."', data)
     return re.sub(rb'"created_at":1\d{9}', b'"created_at":0', data)
+
+
+def failing(error: Exception) -> Callable[..., NoReturn]:
+    """A function that cannot do its work."""
+
+    def fail(*_given: object) -> NoReturn:
+        raise error
+
+    return fail
