@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from sdmanager.errors import SDManagerError
+from sdmanager.errors import InvalidRequestError, SDManagerError
 from sdmanager.generation import (
+    EMPTY_PROMPT,
     GeneratedImage,
     GenerationResult,
     ImageData,
+    ImageRequest,
     MemoryPlan,
     MemoryUse,
     Preview,
@@ -174,6 +176,7 @@ class _Result(_Body):
     memory: _Memory | None = None
     out_of_memory: tuple[PlanBody, ...] = ()
     previews: _Previews | None = None
+    request: dict[str, Any] | None = None
 
     def to_result(self) -> GenerationResult:
         memory = self.memory
@@ -189,7 +192,16 @@ class _Result(_Body):
             previews=PreviewTimings(**self.previews.model_dump()) if self.previews is not None else None,
             memory=MemoryUse(memory.ram_bytes, memory.vram_bytes) if memory is not None else None,
             out_of_memory=tuple(each.to_plan() for each in self.out_of_memory),
+            request=_request_of(self.request) if self.request is not None else None,
         )
+
+
+def _request_of(fields: dict[str, Any]) -> ImageRequest | None:
+    """What was drawn; None where a server of another version says what is not known here."""
+    try:
+        return ImageRequest.model_validate(fields, context=EMPTY_PROMPT)
+    except InvalidRequestError:
+        return None
 
 
 class AcceptedBody(_Body):

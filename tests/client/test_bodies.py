@@ -12,6 +12,7 @@ from sdmanager.client._asking import body_of
 from sdmanager.client._bodies import FailureBody, GenerationBody, PreviewBody, ProgressBody
 from sdmanager.errors import InvalidRequestError, SDManagerError, ServerBusyError
 from sdmanager.generation import (
+    EMPTY_PROMPT,
     GeneratedImage,
     GenerationResult,
     ImageRequest,
@@ -67,6 +68,24 @@ def test_a_result_arrives_whole(result: GenerationResult) -> None:
             here.evictions,
             here.reasons,
         )  # not part of their equality
+
+
+@pytest.mark.parametrize("prompt", ["a lighthouse", ""])
+def test_what_was_drawn_arrives(prompt: str) -> None:
+    drawn = ImageRequest.model_validate(
+        {"prompt": prompt, "steps": 3, "preset": "fast", "loras": [{"name": "ink"}], "modelId": "demo"},
+        context=EMPTY_PROMPT,
+    ).with_seed()
+    generation = Generation("g", Status.COMPLETE, 1, 2, result=dataclasses.replace(RESULT, request=drawn))
+    body = {**generation_body(generation), "result": result_body(generation.result)}
+    read = GenerationBody.of(sent(body)).to_generation().result
+    assert read is not None
+    assert read.request is not None
+    assert read.request.model_dump(exclude={"strength", "previews"}) == drawn.model_dump(
+        exclude={"strength", "previews"}
+    )
+    body["result"]["request"]["mood"] = "of a newer server"
+    assert GenerationBody.of(sent(body)).to_generation().result.request is None
 
 
 @pytest.mark.parametrize(
