@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from sdmanager import DiffusionServerManager
+from sdmanager.errors import ModelNotFoundError
 from sdmanager.models import ModelFiles, demo_model
 
 SMALL = {"width": 64, "height": 64, "steps": 3}
@@ -66,9 +67,10 @@ async def test_a_model_that_is_deleted_while_the_server_runs(settings, tmp_path)
         await manager.start(model, port="auto")
         assert (await ended(manager)).status == "complete"
         next(iter(model.files.values())).unlink()
-        gone = await ended(manager)
-        assert (gone.status, gone.error.code) == ("error", "MODEL_NOT_FOUND")
-        assert str(tmp_path) not in gone.error.message
+        with pytest.raises(ModelNotFoundError) as refused:  # before it is accepted
+            await ended(manager)
+        assert str(tmp_path) not in refused.value.message
+        assert await manager.is_healthy()
 
 
 async def test_an_engine_that_is_deleted_while_the_server_runs(home, built, fake_engine):
