@@ -24,8 +24,9 @@ def add_model_routes(app: web.Application) -> None:
     app.add_routes(
         [
             web.get(MODELS, list_models),
+            web.get(f"{MODELS}/current", _show_current),
             web.post(f"{MODELS}/current", _use),
-            web.get(f"{MODELS}/{{name:.+}}", show_model),
+            web.get(f"{MODELS}/{{name:[^/]+}}", show_model),
         ]
     )
 
@@ -59,6 +60,11 @@ async def show_model(request: web.Request) -> web.StreamResponse:
     models = request.app[FACE].models
     entry = await find_model(models, request.match_info["name"])
     return json_response(model_body(entry, current=entry.name == models.current))
+
+
+async def _show_current(request: web.Request) -> web.StreamResponse:
+    models = request.app[FACE].models
+    return json_response(model_body(await find_model(models, models.current), current=True))
 
 
 async def _use(request: web.Request) -> web.StreamResponse:

@@ -110,26 +110,46 @@ def openapi_json(version: str, samplers: tuple[str, ...], schedulers: tuple[str,
     ).encode("ascii")
 
 
+def _model_paths() -> _Json:
+    return {
+        MODELS: {
+            "get": _operation(
+                "models", "What can be drawn with, as OpenAI's clients ask", {200: _json("ModelList")}
+            )
+        },
+        f"{MODELS}/current": {
+            "get": _operation(
+                "currentModel",
+                "The one that requests are drawn with which name none",
+                {200: _json("ModelBody")},
+                _KNOWN,
+            ),
+            "post": _operation(
+                "useModel",
+                "Draw with this model where a request names none",
+                {200: _json("ModelUsed")},
+                _ASKS,
+                requestBody=_body("ModelChoice"),
+            ),
+        },
+        f"{MODELS}/{{name}}": {
+            "get": _operation(
+                "model",
+                "One of them",
+                {200: _json("ModelBody")},
+                _KNOWN,
+                parameters=[{**_ID, "name": "name", "description": "Of the model."}],
+            )
+        },
+    }
+
+
 def _paths() -> _Json:
     one = f"{GENERATIONS}/{{id}}"
     return {
         "/health": {"get": _operation("health", "Whether the server answers", {200: _json("Health")})},
         "/v1/info": {"get": _operation("info", "What the server is and how it stands", {200: _json("ServerInfo")})},
-        MODELS: {
-            "get": _operation("models", "What can be drawn with, as OpenAI's clients ask", {200: _json("ModelList")})
-        },
-        f"{MODELS}/current": {
-            "post": _operation(
-                "useModel", "Draw with this model where a request names none", {200: _json("ModelUsed")},
-                _ASKS, requestBody=_body("ModelChoice"),
-            )
-        },
-        f"{MODELS}/{{name}}": {
-            "get": _operation(
-                "model", "One of them", {200: _json("ModelBody")}, _KNOWN,
-                parameters=[{**_ID, "name": "name", "description": "Of the model."}],
-            )
-        },
+        **_model_paths(),
         "/openapi.json": {"get": _operation("openapi", "This document", {200: _answer("It.", "application/json")})},
         GENERATIONS: {
             "post": _operation(

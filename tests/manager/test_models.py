@@ -328,6 +328,7 @@ async def test_the_list_is_in_openais_shape_and_says_what_a_page_needs(
 async def test_a_model_is_named_in_a_request_and_used_over_http(client: aiohttp.ClientSession) -> None:
     assert (await drawn(client, modelId="blue"))["result"]["model"] == "blue"
     assert (await ask(client, "GET", "/v1/info"))[1]["model"] == "demo"
+    assert (await ask(client, "GET", "/v1/models/current"))[1]["id"] == "demo"
     assert await ask(client, "POST", "/v1/models/current", {"id": "RED"}) == (
         200,
         {"id": "red", "current": True},

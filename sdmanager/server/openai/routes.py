@@ -40,7 +40,7 @@ def add_openai_routes(app: web.Application) -> None:
             web.post(f"{_BASE}/images/variations", _vary),
             web.post("/v1/images/variations", _vary),
             web.get(f"{_BASE}/models", list_models),
-            web.get(f"{_BASE}/models/{{name:.+}}", show_model),
+            web.get(f"{_BASE}/models/{{name:[^/]+}}", show_model),
         ]
     )
 
