@@ -6,6 +6,7 @@ import io
 import json
 import logging
 
+import aiohttp
 import openai
 import pytest
 from openai_sdk import KEY, SMALL, failing, sdk
@@ -280,9 +281,10 @@ async def test_the_door_speaks_openai_to_its_sdks_at_shared_paths(
     quick: Served, method, path, headers, status, speaks
 ) -> None:
     url = URL(quick.url + path, encoded=True)
-    async with quick.client.request(
-        method, url, headers=headers, data=b"{}" if method == "POST" else None
-    ) as reply:
+    async with (
+        aiohttp.ClientSession() as client,  # without a base: older aiohttp joins what is whole already
+        client.request(method, url, headers=headers, data=b"{}" if method == "POST" else None) as reply,
+    ):
         assert reply.status == status
         assert ("type" in (await reply.json())["error"]) is speaks
 
