@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -60,6 +61,16 @@ def remove_parts(path: Path) -> None:
     """
     for part in path.parent.glob(f".{glob.escape(path.name[:_NAME_CHARS])}.*.part"):
         part.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder on the disk, where the system can be asked for that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

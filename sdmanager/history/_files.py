@@ -5,7 +5,6 @@ A name from the database is used only where it is one that was made here: a fold
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import stat
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import StorageError
-from sdmanager.files import remove_parts, write_whole
+from sdmanager.files import remove_parts, sync_folder, write_whole
 
 if TYPE_CHECKING:
     from sdmanager.generation import GeneratedImage
@@ -94,16 +93,6 @@ def make_folder(path: Path) -> None:
         make_folder(path.parent)
     path.mkdir(exist_ok=True)
     sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Have the names in a folder on the disk, where the system can be asked for that."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def is_there(folder: Path, path: Path) -> bool:

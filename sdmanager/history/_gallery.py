@@ -15,6 +15,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import ImageFormingError, ImageNotFoundError, StorageError
+from sdmanager.files import sync_folder
 from sdmanager.generation import settings_of
 
 from . import _files
@@ -135,7 +136,7 @@ class Gallery:
             for image, path in zip(result.images, paths, strict=True):
                 _files.place(image, path)
             for folder in {path.parent for path in paths}:
-                _files.sync_folder(folder)
+                sync_folder(folder)
             with writing(self._db, until, durable=True):
                 self._complete(begun, result, names, max(round(now * 1000), begun.created_at))
         except BaseException:

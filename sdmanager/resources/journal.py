@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import StorageError
-from sdmanager.files import write_json
+from sdmanager.files import sync_folder, write_json
 from sdmanager.process import ProcessRecord
 
 if TYPE_CHECKING:
@@ -151,9 +151,9 @@ class Journal:
         _check_readable(entry)
         made = not self._folder.exists()
         self._put(entry, durable=True)
-        _sync(self._folder)
+        sync_folder(self._folder)
         if made:
-            _sync(self._folder.parent)
+            sync_folder(self._folder.parent)
 
     def note(self, entry: Entry) -> None:
         """Write down how an entry stands now; where that cannot be done, what it said before is good enough."""
@@ -313,13 +313,3 @@ def _check_readable(entry: Entry) -> None:
 
 def _not_json(entry: Entry) -> StorageError:
     return StorageError(f"How {entry.name} is brought back cannot be written down: it is no plain JSON data.")
-
-
-def _sync(folder: Path) -> None:
-    """Put the names of a folder on the disk, where folders can be opened."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
