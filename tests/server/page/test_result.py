@@ -27,7 +27,7 @@ async def choose(tab, size=(64, 64)) -> None:
     await tab.page.set_input_files(
         "#file", {"name": "p.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
     )
-    await tab.until("!starting.hidden")
+    await tab.until(f"init.naturalWidth === {size[0]} && !starting.hidden")
 
 
 async def test_the_finished_picture_is_opened_chosen_and_started_from(queue, scripted, tab):

@@ -176,6 +176,78 @@ async def test_what_is_no_picture_is_said_and_the_picture_can_be_removed(quick, 
     assert (await sent(tab, scripted)).init_image is None
 
 
+# Pictures are read when they are told to, in any order.
+_GATE = """() => {
+  const read = window.createImageBitmap;
+  window.gates = [];
+  window.createImageBitmap = async (blob) => {
+    await new Promise((open) => gates.push(open));
+    return read(blob);
+  };
+}"""
+
+
+async def offer(tab, data: bytes) -> None:
+    """Choose a picture that is not read before its gate is opened."""
+    known = await tab.page.evaluate("gates.length")
+    file = {"name": "picture.png", "mimeType": "image/png", "buffer": data}
+    await tab.page.set_input_files("#file", file)
+    await tab.until(f"gates.length > {known}")
+
+
+async def test_the_picture_that_was_chosen_last_is_taken_though_another_was_read_later(quick, scripted, tab):
+    await tab.open(quick.url)
+    await tab.page.evaluate(_GATE)
+    late, last = picture((2400, 100)), picture((120, 80))
+    await offer(tab, late)
+    await offer(tab, last)
+    await tab.page.evaluate("gates[1]()")
+    await tab.until("init.naturalWidth === 120")
+    await tab.page.evaluate("gates[0]()")
+    await tab.page.click("#whole")
+    request = await sent(tab, scripted)
+    assert request.init_image == last
+    assert mask_of(request).size == (120, 80)
+    assert await tab.page.evaluate("init.naturalWidth") == 120
+
+
+async def test_a_picture_that_was_given_up_while_it_was_read_does_not_come_back(quick, scripted, tab):
+    await tab.open(quick.url)
+    await choose(tab, picture())
+    await tab.page.evaluate(_GATE)
+    await offer(tab, picture((300, 300)))
+    await tab.page.click("#remove-init")
+    await tab.page.evaluate("gates[0]()")
+    assert (await sent(tab, scripted)).init_image is None
+    assert await tab.page.is_hidden("#starting")
+
+
+async def test_what_is_drawn_waits_for_the_picture_that_was_chosen(quick, scripted, tab):
+    await tab.open(quick.url)
+    await tab.page.evaluate(_GATE)
+    await offer(tab, picture((300, 300)))
+    await tab.fill()
+    await tab.page.click("#generate")
+    await tab.until("generate.getAttribute('aria-busy')")
+    await offer(tab, picture((304, 304)))
+    await tab.page.evaluate("gates.forEach((open) => open())")
+    await tab.until_said("stage-name", "Loading")
+    assert Image.open(io.BytesIO(scripted.requests[-1].init_image)).size == (304, 304)
+
+
+async def test_nothing_is_drawn_where_the_chosen_picture_is_none(quick, scripted, tab):
+    await tab.open(quick.url)
+    await tab.page.evaluate(_GATE)
+    await offer(tab, b"no picture")
+    await tab.fill()
+    await tab.page.click("#generate")
+    await tab.page.evaluate("gates[0]()")
+    await tab.until_said("start-failure", "no picture that the browser can read")
+    await tab.until("!generate.getAttribute('aria-busy')")
+    assert not scripted.requests
+    assert (await sent(tab, scripted)).init_image is None
+
+
 # Text and a picture of it, as programs of offices give them.
 _CELLS = """async (name) => {
   const data = new DataTransfer();

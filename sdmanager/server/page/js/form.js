@@ -80,7 +80,7 @@ function useSettings(item) {
   const named = { ...request, width: item.width, height: item.height, count: 1, seed: item.seed ?? request.seed };
   named.modelId ??= item.model;
   notes = [];
-  if (start.blob) {
+  if (start.blob || start.reading) {
     start.remove();
     notes.push({ text: "The picture to start from was taken out of the form: this one was drawn without it." });
   }

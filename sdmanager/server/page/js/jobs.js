@@ -155,6 +155,7 @@ async function submit() {
   $("generate").setAttribute("aria-busy", "true");
   try {
     clearFailure();
+    if (!(await startIsRead())) return;
     const request = readForm();
     // The same key again, where the answer was lost on its way: it is drawn once.
     const key = [...crypto.getRandomValues(new Uint8Array(16))].map((n) => n.toString(16).padStart(2, "0")).join("");

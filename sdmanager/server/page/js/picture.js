@@ -3,30 +3,45 @@
 const LONGEST = 2048;
 const TAKEN_TYPES = ["image/png", "image/jpeg", "image/webp"];
 
+/** A picture as it is sent; one that is large, or of a kind that the server may not know, is drawn anew as PNG. */
+async function readPicture(blob) {
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(blob);
+  } catch {
+    throw new Error("This file is no picture that the browser can read.");
+  }
+  const scale = Math.min(1, LONGEST / Math.max(bitmap.width, bitmap.height));
+  const width = Math.max(1, Math.round(bitmap.width * scale));
+  const height = Math.max(1, Math.round(bitmap.height * scale));
+  if (scale < 1 || !TAKEN_TYPES.includes(blob.type)) {
+    const canvas = make("canvas", { width, height });
+    canvas.getContext("2d").drawImage(bitmap, 0, 0, width, height);
+    blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  }
+  bitmap.close();
+  return { blob, width, height };
+}
+
 const start = {
   blob: null,
   width: 0,
   height: 0,
+  reading: null, // a promise, while a chosen picture is not there yet
+  _choice: 0, // the number of the last one: a large picture may be read later than the one that was chosen after it
   _address: "",
 
-  /** Take a picture; one that is large, or of a kind that the server may not know, is drawn anew as PNG. */
+  /** Take a picture. False where another one was chosen meanwhile, or none. */
   async take(blob) {
-    let bitmap;
+    const choice = ++this._choice;
+    let read;
     try {
-      bitmap = await createImageBitmap(blob);
-    } catch {
-      throw new Error("This file is no picture that the browser can read.");
+      read = await readPicture(blob);
+    } catch (error) {
+      if (choice === this._choice) throw error;
     }
-    const scale = Math.min(1, LONGEST / Math.max(bitmap.width, bitmap.height));
-    this.width = Math.max(1, Math.round(bitmap.width * scale));
-    this.height = Math.max(1, Math.round(bitmap.height * scale));
-    this.blob = blob;
-    if (scale < 1 || !TAKEN_TYPES.includes(blob.type)) {
-      const canvas = make("canvas", { width: this.width, height: this.height });
-      canvas.getContext("2d").drawImage(bitmap, 0, 0, this.width, this.height);
-      this.blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-    }
-    bitmap.close();
+    if (choice !== this._choice) return false;
+    Object.assign(this, read);
     URL.revokeObjectURL(this._address);
     this._address = URL.createObjectURL(this.blob);
     $("init").src = this._address;
@@ -36,6 +51,7 @@ const start = {
     mask.begin(this.width, this.height);
     showDefaults();
     announce(`The picture to start from is ${this.width} by ${this.height} pixels.`);
+    return true;
   },
 
   /** The size that the server draws at where none is named: that of the picture, with at most the model's pixels. */
@@ -46,6 +62,7 @@ const start = {
   },
 
   remove() {
+    this._choice += 1;
     URL.revokeObjectURL(this._address);
     $("init").removeAttribute("src");
     this.blob = null;
@@ -60,14 +77,29 @@ function firstPicture(transfer) {
 }
 
 async function takeStart(blob) {
+  const reading = start.reading = start.take(blob);
   try {
-    await start.take(blob);
+    if (!(await reading)) return;
     clearFailure("start-failure");
     withStart();
   } catch (error) {
     $("start").open = true;
     tellFailure(error, { place: "start-failure" });
+  } finally {
+    if (start.reading === reading) start.reading = null;
   }
+}
+
+/** Wait for the picture that was chosen. False where it could not be read, which is said at its place. */
+async function startIsRead() {
+  while (start.reading) {
+    try {
+      await start.reading;
+    } catch {
+      if (!start.reading) return false;
+    }
+  }
+  return true;
 }
 
 $("choose").onclick = () => $("file").click();
