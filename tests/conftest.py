@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -30,6 +31,10 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.register_profile("search", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
+# Tests parse what is nested without end. A collection at the bottom of it runs finalisers of whatever else is around,
+# which then fail for want of stack, in a test that has nothing to do with them: so there are few collections.
+gc.set_threshold(50_000, 10, 10)
+
 # A shell ignores Ctrl-C for what it starts in the background, and commands heed that: tests send it to them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -45,7 +50,10 @@ def built() -> Settings:
     home = engine_home()
     home.mkdir(parents=True, exist_ok=True)
     manifest = home / "binaries.json"
-    write_manifest(manifest, current_platform(), [{"variant": "cpu", "source": True}])
+    # Several workers do this at once, and one may be reading what another one writes; the build has its own lock.
+    written = home / f"binaries.{os.getpid()}.json"
+    write_manifest(written, current_platform(), [{"variant": "cpu", "source": True}])
+    written.replace(manifest)
     settings = Settings(home / "data", home / "cache", home / "state", manifest=manifest)
     say = lambda p: print(p.phase, p.step, p.total, p.message)  # noqa: E731
     asyncio.run(ensure_binary(settings, on_progress=say))
