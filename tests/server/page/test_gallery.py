@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import replace
 
@@ -97,6 +98,26 @@ async def test_a_picture_is_what_the_next_one_starts_from(quick, scripted, tab):
     assert scripted.requests[1].init_image == result_of(1, 5).images[0].png
     assert scripted.requests[1].strength == 0.75
     assert scripted.requests[1].mask_image is None
+
+
+async def test_a_picture_that_is_on_its_way_is_what_the_next_one_starts_from(kept, scripted, tab):
+    await tab.open(kept.url)
+    await drawn(tab, scripted, seed=5)
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def hold(route) -> None:
+        asked.set()
+        await answered.wait()
+        await route.continue_()
+
+    await tab.page.route(re.compile(r"/v1/history/.+/image|\.png$"), hold)
+    await tab.page.click("#from-it")
+    await asked.wait()
+    await tab.page.click("#generate")
+    await tab.until("generate.getAttribute('aria-busy')")
+    answered.set()
+    await tab.until_said("stage-name", "Loading")
+    assert scripted.requests[1].init_image == result_of(1, 5).images[0].png
 
 
 async def test_a_picture_is_removed_only_after_a_question(quick, scripted, tab):

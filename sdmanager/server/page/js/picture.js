@@ -31,12 +31,12 @@ const start = {
   _choice: 0, // the number of the last one: a large picture may be read later than the one that was chosen after it
   _address: "",
 
-  /** Take a picture. False where another one was chosen meanwhile, or none. */
+  /** Take a picture, which may be on its way. False where another one was chosen meanwhile, or none. */
   async take(blob) {
     const choice = ++this._choice;
     let read;
     try {
-      read = await readPicture(blob);
+      read = await readPicture(await blob);
     } catch (error) {
       if (choice === this._choice) throw error;
     }
@@ -76,15 +76,18 @@ function firstPicture(transfer) {
   return [...(transfer?.files ?? [])].find((file) => file.type.startsWith("image/")) ?? null;
 }
 
+/** Take a picture, and say what is wrong with it. Returns whether it is taken. */
 async function takeStart(blob) {
   const reading = start.reading = start.take(blob);
   try {
-    if (!(await reading)) return;
+    if (!(await reading)) return false;
     clearFailure("start-failure");
     withStart();
+    return true;
   } catch (error) {
     $("start").open = true;
     tellFailure(error, { place: "start-failure" });
+    return false;
   } finally {
     if (start.reading === reading) start.reading = null;
   }

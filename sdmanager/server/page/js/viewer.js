@@ -83,11 +83,6 @@ $("delete").onclick = async () => {
 };
 
 async function startFrom({ blob, url }) {
-  try {
-    await takeStart(blob ?? (await (await lasting(() => ask("GET", url))).blob()));
-    $("mask").focus();
-  } catch (error) {
-    $("start").open = true;
-    tellFailure(error, { place: "start-failure" });
-  }
+  const fetched = async () => (await lasting(() => ask("GET", url))).blob();
+  if (await takeStart(blob ?? fetched())) $("mask").focus();
 }
