@@ -112,7 +112,15 @@ class OneModel:
 
 @contextlib.asynccontextmanager
 async def serving(
-    generator, folder=None, *, queue_size=0, policy=None, clock=time.monotonic, info=None, history=None
+    generator,
+    folder=None,
+    *,
+    queue_size=0,
+    policy=None,
+    clock=time.monotonic,
+    info=None,
+    history=None,
+    models=None,
 ):
     """A server on a free port, over a generator; what the engine's own checks refuse is refused at the door."""
     registry = GenerationRegistry(folder, clock=clock)
@@ -143,9 +151,9 @@ async def serving(
     def info_now() -> ServerInfo:
         return ServerInfo(**facts, busy=service.busy, waiting=service.waiting, queue_size=service.queue_size)
 
-    models = (
-        ModelShelf(generator, generator._settings) if isinstance(generator, LocalGenerator) else OneModel()
-    )
+    if models is None:
+        local = isinstance(generator, LocalGenerator)
+        models = ModelShelf(generator, generator._settings) if local else OneModel()
     face = Face(service, info_now, check, models, history, metrics)
     server = HttpServer(face, sock, DoorPolicy.build("127.0.0.1", port, **(policy or {})))
     await server.start()

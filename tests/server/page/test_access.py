@@ -195,3 +195,13 @@ async def test_nothing_moves_for_who_wants_no_motion(quick, scripted, tab):
         await tab.page.evaluate("getComputedStyle(document.querySelector('.card img')).transitionDuration")
         == "0s"
     )
+
+
+async def test_what_is_pressed_is_seen_where_the_system_chooses_the_colours(quick, scripted, tab):
+    await tab.page.emulate_media(forced_colors="active")
+    await tab.open(quick.url)
+    width = "getComputedStyle(random).borderTopWidth"
+    assert await tab.page.get_attribute("#random", "aria-pressed") == "true"
+    assert await tab.page.evaluate(width) == "3px"
+    await tab.page.fill("#seed", "7")
+    assert await tab.page.evaluate(width) == "1px"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import psutil
 import pytest
 from chromium import cutting_proxy
 from scripted_generator import preview, progress, replanned, stage
-from serving import GENERATIONS, serving
+from serving import GENERATIONS, OneModel, serving
 
 from sdmanager.errors import EngineNotFoundError, ModelNotFoundError, NoImageError
 from sdmanager.generation import Stage
 from sdmanager.jobs import Status
+from sdmanager.server.face import ModelEntry
 from sdmanager.server.page.document import document
 
 pytestmark = pytest.mark.browser
@@ -49,7 +51,7 @@ async def test_a_whole_generation_is_watched_forming(real, tab):
     # For the ears: every stage, and not every step.
     spoken = await tab.seen("spoken")
     assert any("Drawing" in words for words in spoken)
-    assert "ready" in spoken[-1]
+    await tab.until("seen.spoken.at(-1).includes('ready')")
     assert len(spoken) < 12
 
 
@@ -176,6 +178,65 @@ async def test_the_browser_says_what_is_wrong_before_anything_is_sent(quick, scr
     assert not [url for method, url in tab.asked if method == "POST"]
 
 
+async def test_a_size_that_is_not_shown_any_more_is_not_judged(quick, scripted, tab):
+    await tab.open(quick.url)
+    await tab.fill(size=65)
+    await tab.page.select_option("#size", "512x512")
+    await tab.page.click("#generate")
+    await tab.until_said("stage-name", "Loading")
+    assert (scripted.requests[0].width, scripted.requests[0].height) == (512, 512)
+
+
+async def test_what_is_said_of_one_does_not_stand_under_the_next(quick, scripted, tab):
+    await tab.open(quick.url)
+    await tab.draw()
+    await tab.until_said("stage-name", "Loading")
+    await tab.page.click("#cancel")
+    await tab.until_said("said", "Cancelled.")
+    await tab.page.click("#generate")
+    await tab.until_said("stage-name", "Loading")
+    assert await tab.text("said") == ""
+
+
+async def test_the_form_is_the_same_after_a_reload_with_what_it_has_no_field_for(kept, scripted, tab):
+    await kept.begin(guidance=3.5, negativePrompt="snow")
+    scripted.finish()
+    await tab.open(kept.url)
+    await tab.until_drawn_in_gallery(1)
+    await tab.page.click(".card")
+    await tab.page.click("#reuse")
+    await tab.page.fill("#prompt", "a fox")
+    await tab.page.reload()
+    await tab.ready()
+    assert "guidance 3.5" in await tab.text("carried")
+    await tab.page.click("#generate")
+    await tab.until_said("stage-name", "Loading")
+    request = scripted.requests[1]
+    assert (request.prompt, request.negative_prompt, request.guidance) == ("a fox", "snow", 3.5)
+
+
+class TwoModels(OneModel):
+    current = "red"
+
+    async def list(self) -> list[ModelEntry]:
+        return [ModelEntry(name, None, Path(f"/{name}.gguf"), None, 0, {}) for name in ("red", "blue")]
+
+
+async def test_who_chose_no_model_follows_the_server_over_a_reload(scripted, home, tab):
+    models = TwoModels()
+    async with serving(scripted, home.generations_dir, models=models) as served:
+        await tab.open(served.url)
+        await tab.page.fill("#prompt", "typed while red was the current one")
+        models.current = "blue"
+        await tab.page.reload()
+        await tab.ready()
+        assert await tab.page.input_value("#model") == "blue"
+        await tab.page.select_option("#model", "red")
+        await tab.page.reload()
+        await tab.ready()
+        assert await tab.page.input_value("#model") == "red"
+
+
 async def test_what_the_server_refuses_is_said_as_it_words_it(quick, scripted, tab):
     await tab.open(quick.url)
     await tab.page.evaluate("form.noValidate = true")
@@ -250,15 +311,19 @@ async def test_a_dropped_connection_is_said_and_taken_up_again(cut, scripted, ho
         assert streams[1] == "2"
 
 
-async def test_a_server_that_stopped_is_said_and_found_again(cut, scripted, home, tab, tmp_path):
+async def test_a_server_that_stopped_is_said_and_found_again(cut, scripted, home, tab, tmp_path, request):
     policy = {"policy": {"allow_origin": [cut.origin]}}
     async with serving(scripted, home.generations_dir, **policy) as first:
         cut.target = first.server.port
         await tab.open(cut.origin)
         await tab.draw()
         await tab.until_said("stage-name", "Loading")
-        with socket.create_server(("127.0.0.1", 0)) as unused:
-            cut.target = unused.getsockname()[1]
+        unused = socket.socket()
+        request.addfinalizer(unused.close)
+        unused.bind(
+            ("127.0.0.1", 0)
+        )  # and does not listen: nobody answers there, and nobody else gets the port
+        cut.target = unused.getsockname()[1]
         cut.cut()
         await tab.until_said("banner", "lost", "sdmanager serve")
         # What is asked for meanwhile is drawn once the server is back.

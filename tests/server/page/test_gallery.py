@@ -217,11 +217,46 @@ async def test_the_gallery_is_searched_paged_and_emptied(kept, scripted, tab):
     assert (await kept.get("/v1/history")).json["total"] == 0
 
 
+async def test_more_pictures_than_a_page_that_came_meanwhile_are_all_there(kept, scripted, tab):
+    async def begun() -> None:
+        drawing = await kept.begin()
+        scripted.finish(result_of(10))
+        await kept.until(drawing)
+
+    for _ in range(3):
+        await begun()
+    await tab.open(kept.url)
+    await tab.until(f"{CARDS} === 24")
+    await tab.page.evaluate("document.__defineGetter__('visibilityState', () => 'hidden')")
+    for _ in range(3):
+        await begun()
+    await tab.page.evaluate("delete document.visibilityState; window.dispatchEvent(new Event('focus'))")
+    await tab.until_said("total", "60")
+    async with asyncio.timeout(60):
+        while await tab.page.evaluate(CARDS) < 60:
+            await tab.page.evaluate(
+                "(it => { if (!it.hidden) it.click(); })(document.getElementById('load-more'))"
+            )
+    assert await tab.page.is_hidden("#load-more")
+
+
+async def test_a_picture_of_a_batch_that_is_deleted_is_not_offered_any_more(kept, scripted, tab):
+    await tab.open(kept.url)
+    await drawn(tab, scripted, count=3, cards=3)
+    assert await tab.page.evaluate("batch.children.length") == 3
+    await tab.page.click(".card >> nth=0")  # the newest: the third
+    await tab.page.click("#delete")
+    await confirm(tab)
+    await tab.until("batch.children.length === 2")
+    await tab.page.click("#batch button >> nth=1")
+    assert (await tab.page.get_attribute("#save", "download")).endswith("-2.png")
+
+
 async def test_a_picture_that_is_gone_already_is_taken_off(kept, scripted, tab):
     await tab.open(kept.url)
     await drawn(tab, scripted)
-    await kept.ask("DELETE", "/v1/history?all=true")
     await tab.page.click(".card")
+    await kept.ask("DELETE", "/v1/history?all=true")
     await tab.page.click("#delete")
     await confirm(tab)
     await tab.until(f"{CARDS} === 0")

@@ -156,6 +156,34 @@ async def test_a_large_picture_is_made_smaller_before_it_is_sent(quick, scripted
     assert mask_of(request).size == (2048, 1024)
 
 
+async def test_a_click_with_the_brush_marks_a_dot(quick, scripted, tab):
+    await tab.open(quick.url)
+    await choose(tab, picture())
+    await tab.page.click("#mask")
+    mask = mask_of(await sent(tab, scripted))
+    assert [mask.getpixel(point) for point in ((100, 50), (80, 50))] == [WHITE, BLACK]
+
+
+async def test_the_other_end_of_a_pen_erases(quick, scripted, tab):
+    await tab.open(quick.url)
+    await choose(tab, picture())
+    await tab.page.click("#whole")
+    # Made up by hand, as no browser can be told to: capture is for pointers that there are.
+    await tab.page.evaluate(
+        """() => {
+      const canvas = document.getElementById("mask");
+      canvas.setPointerCapture = () => {};
+      const { x, y, width, height } = canvas.getBoundingClientRect();
+      const at = { pointerId: 7, pointerType: "pen", button: 5, buttons: 32,
+        clientX: x + width / 2, clientY: y + height / 2 };
+      canvas.dispatchEvent(new PointerEvent("pointerdown", { ...at, cancelable: true }));
+      canvas.dispatchEvent(new PointerEvent("pointerup", { ...at, buttons: 0 }));
+    }"""
+    )
+    mask = mask_of(await sent(tab, scripted))
+    assert [mask.getpixel(point) for point in ((100, 50), (10, 10))] == [BLACK, WHITE]
+
+
 @pytest.mark.parametrize("kind", ["drop", "paste"])
 async def test_a_picture_comes_from_another_program(quick, scripted, tab, kind):
     await tab.open(quick.url)
@@ -233,6 +261,20 @@ async def test_what_is_drawn_waits_for_the_picture_that_was_chosen(quick, script
     await tab.page.evaluate("gates.forEach((open) => open())")
     await tab.until_said("stage-name", "Loading")
     assert Image.open(io.BytesIO(scripted.requests[-1].init_image)).size == (304, 304)
+
+
+async def test_what_is_drawn_is_the_form_as_it_was_sent(quick, scripted, tab):
+    await tab.open(quick.url)
+    await tab.page.evaluate(_GATE)
+    await offer(tab, picture((304, 304)))
+    await tab.fill("a cat")
+    await tab.page.click("#generate")
+    await tab.until("generate.getAttribute('aria-busy')")
+    await tab.page.fill("#prompt", "a dog")
+    await tab.page.evaluate("gates[0]()")
+    await tab.until_said("stage-name", "Loading")
+    request = scripted.requests[-1]
+    assert (request.prompt, request.strength) == ("a cat", 0.75)
 
 
 async def test_nothing_is_drawn_where_the_chosen_picture_is_none(quick, scripted, tab):

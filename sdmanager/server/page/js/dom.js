@@ -17,9 +17,16 @@ function show(element, shown = true) {
   element.hidden = !shown;
 }
 
-/** Say something to screen readers, once they are done with what they say now. */
+const unsaid = [];
+
+/** Say something to screen readers, once they are done with what they say now. What comes at once is said together. */
 function announce(text) {
-  $("live").textContent = text;
+  if (unsaid.push(text) > 1) return;
+  setTimeout(() => {
+    // Behind an open dialog nothing is read.
+    const live = document.querySelector("dialog[open] [role=status]") ?? $("live");
+    live.textContent = unsaid.splice(0).join(" ");
+  });
 }
 
 /** What this tab remembers; storage may be forbidden or full, and then it remembers nothing. */

@@ -14,7 +14,10 @@ let notes = []; // what of reused settings the form cannot hold: {text, ofStart?
 
 function showSize() {
   const own = $("size").value === "own";
-  for (const field of document.querySelectorAll(".own-size")) show(field, own);
+  for (const field of document.querySelectorAll(".own-size")) {
+    show(field, own);
+    field.querySelector("input").disabled = !own; // what is hidden is not judged
+  }
 }
 
 function showSeed() {
@@ -28,6 +31,7 @@ function showCarried() {
     const drop = make("button", { type: "button", className: "quiet" }, "Leave out");
     drop.onclick = () => {
       carried = {};
+      keepForm();
       showCarried();
       $("generate").focus();
     };
@@ -57,7 +61,6 @@ function readForm() {
   }
   if ("steps" in fields) delete fields.preset;
   if ($("previews").checked) fields.previews = {};
-  if (start.blob) fields.strength = Number($("strength").value);
   return fields;
 }
 
@@ -117,9 +120,13 @@ function setStrength(value) {
   $("strength-shown").textContent = Number($("strength").value).toFixed(2);
 }
 
-/** What stands in the form survives a reload. */
+/** What stands in the form survives a reload; not the model of who follows the server, and nothing that is yet to come. */
 function keepForm() {
-  memory.set("form", Object.fromEntries(KEPT.map((id) => [id, $(id).value])));
+  const kept = memory.get("form", {});
+  for (const id of KEPT) if (models.known || !LATE.includes(id)) kept[id] = $(id).value;
+  if (kept.model === models.shown) kept.model = "";
+  memory.set("form", kept);
+  memory.set("carried", carried);
 }
 
 function restoreForm(ids) {

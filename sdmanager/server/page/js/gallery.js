@@ -30,7 +30,7 @@ const gallery = {
     const fresh = new Set(items.map((item) => item.id));
     const last = items.at(-1);
     const place = this.items.findIndex((item) => item.id === last?.id);
-    const below = place < 0 ? this.items.filter((item) => item.createdAt <= last?.createdAt) : this.items.slice(place + 1);
+    const below = place < 0 ? [] : this.items.slice(place + 1); // what is not known to follow may come after a gap
     const rest = more ? below.filter((item) => !fresh.has(item.id) && item.status !== "forming") : [];
     this.items = [...items, ...rest];
     this.total = total;
@@ -67,13 +67,13 @@ const gallery = {
       card.update(item);
       kept.set(item.id, card);
     }
+    for (const [id, card] of this._cards) if (!kept.has(id)) card.element.remove();
     this._cards = kept;
     // Only what is new or has moved is touched, so that the focus stays where it is.
     const list = $("items");
     [...kept.values()].forEach((card, place) => {
       if (list.children[place] !== card.element) list.insertBefore(card.element, list.children[place] ?? null);
     });
-    while (list.children.length > kept.size) list.lastElementChild.remove();
     const { length } = this.items;
     $("total").textContent = length ? `${this.total ?? length}` : "";
     show($("load-more"), this._more);
@@ -167,6 +167,7 @@ $("delete-all").onclick = async () => {
     const deleted = await store.now.clear();
     stage.forget();
     await store.now.load();
+    $("prompt").focus();
     announce(`${deleted} pictures are deleted.`);
   });
 };

@@ -86,6 +86,7 @@ const jobs = {
     if (name === "complete") store.finished(job, data);
     if (isWatched) showEnd(job, name, data);
     else if (name === "error") tellFailure(data, { of: job });
+    else if (name === "cancelled") announce("Cancelled.");
     this.drop(job);
   },
 
@@ -155,8 +156,9 @@ async function submit() {
   $("generate").setAttribute("aria-busy", "true");
   try {
     clearFailure();
-    if (!(await startIsRead())) return;
     const request = readForm();
+    if (!(await startIsRead())) return;
+    if (start.blob) request.strength = Number($("strength").value);
     // The same key again, where the answer was lost on its way: it is drawn once.
     const key = [...crypto.getRandomValues(new Uint8Array(16))].map((n) => n.toString(16).padStart(2, "0")).join("");
     const { body, headers } = await bodyOf(request);
@@ -164,6 +166,7 @@ async function submit() {
     const onWait = (waits) => show($("sending"), waits);
     const { id, createdAt } = await lasting(() => askJson("POST", GENERATIONS, options), { signal, onWait });
     jobs.add({ id, request, createdAt });
+    if (jobs.all.length === 1) stage.reveal();
   } catch (error) {
     tellFailure(error);
     if (/^MODEL_/.test(error.code ?? "")) loadModels().catch(() => {});
@@ -195,11 +198,13 @@ function showCancel() {
 }
 
 function showWaiting() {
+  const within = $("waiting").contains(document.activeElement);
   const waiting = jobs.all.slice(1);
   show($("waiting"), waiting.length > 0);
   const rows = waiting.map(rowOf);
   for (const row of [...$("waiting").children]) if (!rows.includes(row)) row.remove();
   $("waiting").append(...rows.filter((row) => !row.isConnected));
+  if (within && !$("waiting").contains(document.activeElement)) $("generate").focus({ preventScroll: true });
 }
 
 /** The line of a job that waits; made once, so that its button keeps the focus. */

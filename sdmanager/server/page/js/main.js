@@ -35,6 +35,8 @@ async function lookAround({ atModels = !models.known } = {}) {
 }
 
 restoreForm(KEPT.filter((id) => !LATE.includes(id)));
+carried = memory.get("carried", {});
+showCarried();
 showDefaults();
 learn();
 jobs.resume();

@@ -51,7 +51,7 @@ const mask = {
   },
 
   changed() {
-    $("undo").disabled = $("clear").disabled = this.shapes.length === 0;
+    for (const id of ["undo", "clear"]) $(id).setAttribute("aria-disabled", String(!this.shapes.length));
     const marked = this.isEmpty ? "nothing is marked, so all of the picture may change" : "what is marked is drawn anew";
     $("mask").setAttribute("aria-label", `Mask: ${marked}`);
     this.paint();
@@ -84,7 +84,7 @@ const mask = {
       context.beginPath();
       const [[x, y], ...rest] = shape.points;
       context.moveTo(x, y);
-      context.lineTo(x, y); // a dot, where nothing follows
+      context.lineTo(x + 0.01, y); // a dot, where nothing follows: a line without any length is not drawn
       for (const point of rest) context.lineTo(...point);
       context.stroke();
     }
@@ -114,7 +114,7 @@ const mask = {
   },
 
   down(event) {
-    if (event.button !== 0) return;
+    if (event.button !== 0 && event.button !== 5) return; // 5: the other end of a pen
     event.preventDefault();
     const drawn = this._down.get(this._pointer);
     this._down.set(event.pointerId, event.pointerType);

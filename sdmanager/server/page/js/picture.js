@@ -63,6 +63,7 @@ const start = {
 
   remove() {
     this._choice += 1;
+    this.reading = null;
     URL.revokeObjectURL(this._address);
     $("init").removeAttribute("src");
     this.blob = null;

@@ -16,8 +16,12 @@ const stage = {
     this._stage = "";
     show($("progress"));
     this._former(true);
+    if (!this.item) show($("said"), false); // of another one, that left no picture
     this.progress(job);
-    // On a phone it is below the form.
+  },
+
+  /** Bring it into sight: on a phone it is below the form. */
+  reveal() {
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     if ($("figure").getBoundingClientRect().top > innerHeight * 0.6) {
       $("figure").scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
@@ -87,12 +91,20 @@ const stage = {
 
   /** What is shown is no picture any more that something can be done with; or only if it is this one. */
   forget(id = this.item?.id) {
+    const place = this.items.findIndex((item) => item.id === id);
+    if (place >= 0) {
+      this.items.splice(place, 1);
+      $("batch").children[place].remove();
+      show($("batch"), this.items.length > 1);
+    }
     if (this.item?.id !== id) return;
+    const leaving = $("result").contains(document.activeElement) || document.activeElement === $("enlarge");
     this._former(false);
     this.item = null;
     this.items = [];
     show($("result"), false);
     $("enlarge").disabled = true;
+    if (leaving) $("generate").focus({ preventScroll: true });
   },
 
   _show(source, alt, whole) {

@@ -34,8 +34,9 @@ const viewer = {
     show($("reuse"), request.prompt !== undefined);
     $("delete").textContent = store.now === historyStore ? "Delete…" : "Remove…";
     const place = this._place();
-    $("newer").disabled = place <= 0;
-    $("older").disabled = place >= gallery.items.length - 1;
+    // Not disabled, which would take the focus, and the arrow keys with it.
+    $("newer").setAttribute("aria-disabled", String(place <= 0));
+    $("older").setAttribute("aria-disabled", String(place >= gallery.items.length - 1));
   },
 
   /** The picture that is shown may have formed meanwhile. */
@@ -82,7 +83,13 @@ $("delete").onclick = async () => {
   await inGallery(() => gallery.remove(item));
 };
 
+async function fetchedPicture(url) {
+  const response = await ask("GET", url);
+  return response.blob().catch(() => { throw new Unreachable("The connection broke off."); });
+}
+
 async function startFrom({ blob, url }) {
-  const fetched = async () => (await lasting(() => ask("GET", url))).blob();
-  if (await takeStart(blob ?? fetched())) $("mask").focus();
+  const from = document.activeElement;
+  const taken = await takeStart(blob ?? fetchedPicture(url));
+  if (taken && document.activeElement === from) $("mask").focus(); // else somebody types meanwhile
 }
