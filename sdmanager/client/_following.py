@@ -7,7 +7,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from sdmanager.errors import ServerUnreachableError
+from sdmanager.errors import ServerBusyError, ServerUnreachableError
 from sdmanager.generation import Cancelled, Completed, Failed, Queued, Replanned
 
 from ._bodies import FailureBody, PreviewBody, ProgressBody, QueuedBody, ReplannedBody
@@ -41,9 +41,11 @@ def follow(
     Raises:
         GenerationNotFoundError: There is none with this id, or it has expired.
         ServerUnreachableError: The connection broke, and the server cannot be reached any more.
+        ServerBusyError: The server has too many connections, and had at every attempt.
     """
     reader = _Reader(transport, generation_id, result)
     delays = iter(DELAYS)
+    broken: ServerUnreachableError | ServerBusyError
     while True:
         try:
             for event in reader.read():
@@ -54,7 +56,8 @@ def follow(
             broken = ServerUnreachableError(
                 "The server ended the stream of events before the generation ended."
             )
-        except ServerUnreachableError as exc:
+        except (ServerUnreachableError, ServerBusyError) as exc:
+            # Nothing is asked to be drawn here: a server that is busy has too many connections, for the moment.
             broken = exc
         delay = next(delays, None)
         if delay is None:

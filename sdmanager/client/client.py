@@ -55,7 +55,10 @@ _PAGE = 100
 
 
 class Client:
-    """A server of another process, spoken to over HTTP; its methods and types are those of ``BlockingServerManager``.
+    """A server of another process, spoken to over HTTP.
+
+    ``submit``, ``get``, ``events`` and ``cancel`` are those of ``BlockingServerManager``, and ``generate`` is its
+    ``generate_image``; requests, events, results and errors are of the same types.
 
     Each call waits for its answer. Any number of threads may use one client. A call whose connection breaks is made
     once more; nothing is drawn twice, because each request has a key of its own. Redirects are not followed, and for
@@ -182,6 +185,7 @@ class Client:
         Raises:
             GenerationNotFoundError: There is none with this id, or it has expired.
             ServerUnreachableError: The connection broke, and several attempts brought none.
+            ServerBusyError: The server has too many connections, and had at every attempt.
         """
         return follow(self._transport, generation_id, lambda: self._result(generation_id))
 
@@ -230,10 +234,11 @@ class Client:
             **fields: See ``submit``.
 
         Returns:
-            The pictures, whose ``save`` writes them. What was drawn (``request``) is not known here.
+            The pictures, whose ``save`` writes them, and what was drawn (``request``), without input images; None where
+            the server does not know that any more.
 
         Raises:
-            ServerBusyError: There is no place.
+            ServerBusyError: There is no place; or as ``events``.
             GenerationCancelledError: Somebody else cancelled it.
             ServerUnreachableError: The server cannot be reached, or not any more.
             SDManagerError: As ``submit``, or what the generation failed with.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
 from typing import TYPE_CHECKING, Final
 
 from sdmanager.errors import CloudError, InputImageError
@@ -98,7 +97,7 @@ def _explained() -> Iterator[None]:
 
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, MemoryError, _NoPictureError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _NoPictureError("has too many pixels") from None
@@ -106,5 +105,5 @@ def _explained() -> Iterator[None]:
         raise _NoPictureError("is no image that can be read") from None
     except OSError as exc:
         raise _NoPictureError(f"cannot be read: {exc.strerror or 'it is damaged or cut short'}") from None
-    except (SyntaxError, ValueError, NotImplementedError, struct.error):
+    except Exception:  # noqa: BLE001 - Pillow raises whatever it stumbles over: struct.error, IndexError, …
         raise _NoPictureError("is damaged") from None

@@ -98,6 +98,10 @@ def open_input(source: Path | bytes, what: str) -> Image.Image:
     except OSError as exc:
         reason = exc.strerror or "it is damaged or cut short"
         raise InputImageError(f"The {what} cannot be read: {reason}.", hint="Use another file.") from exc
+    except MemoryError:
+        raise
+    except Exception as exc:  # Pillow raises whatever it stumbles over: IndexError, KeyError, struct.error, …
+        raise InputImageError(f"The {what} cannot be read: it is damaged.", hint="Use another file.") from exc
 
 
 def natural_size(picture: Image.Image, width: int, height: int) -> tuple[int, int]:

@@ -82,9 +82,15 @@ def error_body(error: SDManagerError) -> dict[str, object]:
 
 
 def protect(response: web.StreamResponse) -> None:
-    """Set the headers that every response has before it is sent; what to do with it only where that is not set."""
+    """Set the headers that every response has before it is sent.
+
+    Whether it may be kept only where that is not set, unless it is an error.
+    """
     headers = response.headers
     headers[hdrs.SERVER] = _NAME  # aiohttp's own is there already
     headers.setdefault("X-Content-Type-Options", "nosniff")
     headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+    if response.status >= 400:
+        # Where a file cannot be opened, aiohttp answers under the headers of the picture: to be kept for good.
+        headers[hdrs.CACHE_CONTROL] = "no-store"
     headers.setdefault(hdrs.CACHE_CONTROL, "no-store")

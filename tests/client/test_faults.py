@@ -80,6 +80,10 @@ def failure(code: str, status: int) -> Handler:
     return answer({"error": {"message": "No.", "code": code}}, status)
 
 
+# What a server says to a connection that is one too many.
+crowded = failure("SERVER_BUSY", 503)
+
+
 def reset(request: Request, reply: Reply) -> None:
     reply.reset()
 
@@ -130,8 +134,22 @@ def test_a_stream_that_never_brings_anything_is_given_up() -> None:
     assert len(server.requests) == 4
 
 
+def test_a_stream_is_taken_up_again_at_a_server_with_too_many_connections() -> None:
+    script = [stream(HELLO, frame(1, 10.0), then=hang_up), crowded, crowded, stream(HELLO, CANCELLED)]
+    with serving(*script) as server:
+        first, last = client_of(server).events("g")
+    assert (first.percentage, type(last)) == (10.0, Cancelled)
+    assert [request.headers.get("last-event-id") for request in server.requests] == [None, "1", "1", "1"]
+
+
+def test_a_server_that_always_has_too_many_connections_is_given_up() -> None:
+    with serving(crowded) as server, pytest.raises(ServerBusyError):
+        list(client_of(server).events("g"))
+    assert len(server.requests) == 4
+
+
 def test_a_silent_stream_is_broken(monkeypatch) -> None:
-    monkeypatch.setattr("sdmanager.client._transport._SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr("sdmanager.client._transport._SILENCE_SECONDS", 2.0)
     with serving(stream(HELLO, frame(1, 10.0), then=Reply.stall), stream(CANCELLED)) as server:
         first, last = client_of(server).events("g")
     assert (first.percentage, type(last)) == (10.0, Cancelled)
@@ -143,12 +161,26 @@ def test_a_restarted_server_that_knows_nothing_ends_it() -> None:
         list(client_of(server).events("g"))
 
 
-def test_an_end_whose_pictures_do_not_come_is_read_once_more() -> None:
-    complete = b'id: end\nevent: complete\ndata: {"id": "g"}\n\n'
+COMPLETE = b'id: end\nevent: complete\ndata: {"id": "g"}\n\n'
+
+
+def drawn() -> Handler:
+    """A handler that answers with the pictures."""
     picture = {"image": base64.b64encode(png()).decode(), "seed": 1, "width": 64, "height": 64}
     result = {"images": [picture], "timeTaken": 1500, "timings": {}, "model": "demo", "variant": "cpu"}
-    body = {"id": "g", "status": "complete", "createdAt": 1, "updatedAt": 2, "result": result}
-    script = [stream(frame(5, 90.0), complete), reset, reset, stream(complete), answer(body)]
+    return answer({"id": "g", "status": "complete", "createdAt": 1, "updatedAt": 2, "result": result})
+
+
+def test_a_picture_that_is_drawn_is_not_given_up_because_of_too_many_connections() -> None:
+    taken = answer({"id": "g", "status": "pending", "createdAt": 1}, 201)
+    ends = [stream(frame(5, 90.0), COMPLETE), crowded, stream(COMPLETE), crowded, crowded, stream(COMPLETE)]
+    with serving(taken, *ends, drawn()) as server:
+        assert client_of(server).generate("a cat").image.png == png()
+    assert [request.method for request in server.requests] == ["POST"] + ["GET"] * 7
+
+
+def test_an_end_whose_pictures_do_not_come_is_read_once_more() -> None:
+    script = [stream(frame(5, 90.0), COMPLETE), reset, reset, stream(COMPLETE), drawn()]
     with serving(*script) as server:
         assert client_of(server).wait("g").image.png == png()
     assert [request.headers.get("last-event-id") for request in server.requests][3] == "5"
@@ -331,7 +363,7 @@ def test_a_picture_that_is_cut_short_is_no_picture(end, tmp_path) -> None:
 )
 def test_a_server_that_says_nothing_is_given_up(stall) -> None:
     with serving(stall) as server, pytest.raises(ServerUnreachableError, match="does not answer"):
-        client_of(server, timeout=0.2).health()
+        client_of(server, timeout=2.0).health()
     assert len(server.requests) == 1  # a server that is busy is not asked twice
 
 

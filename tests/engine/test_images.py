@@ -553,10 +553,16 @@ async def test_good_input_images_pass(tmp_path):
     await check_input_images(ImageRequest(prompt="x", init_image=path, mask_image=encoded(noise(mode="L"))))
 
 
+def with_an_empty_profile(data: bytes) -> bytes:
+    """A PNG whose checksums are right, with a last chunk that makes Pillow raise ``IndexError``."""
+    return data[:-12] + chunk(b"iCCP", b"") + data[-12:]
+
+
 BAD_INPUTS = {
     "none": (b"", "no image that can be read"),
     "text": (b"no picture", "no image that can be read"),
     "cut": (encoded(noise(300, 300))[:5000], "cannot be read"),
+    "empty profile": (with_an_empty_profile(encoded(noise())), "cannot be read: it is damaged"),
     "huge": (huge_png(60_000, 60_000), "too many pixels"),
     "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image that can be read"),
 }
@@ -570,6 +576,16 @@ async def test_bad_input_images_are_told_apart(kind, field):
     with pytest.raises(InputImageError, match=words) as caught:
         await check_input_images(ImageRequest(prompt="x", **fields))
     assert field.replace("_", " ") in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [MemoryError, asyncio.CancelledError, KeyboardInterrupt])
+def test_what_says_nothing_of_the_picture_is_no_fault_of_it(monkeypatch, error):
+    def fail(picture):
+        raise error
+
+    monkeypatch.setattr(images, "turn_upright", fail)
+    with pytest.raises(error):
+        open_input(encoded(noise()), "x")
 
 
 async def test_a_missing_input_image(tmp_path):

@@ -7,6 +7,7 @@ import base64
 import io
 import logging
 import socket
+from pathlib import Path
 
 import aiohttp
 import numpy as np
@@ -20,7 +21,7 @@ from serving import GENERATIONS, Served, serving
 from sse_client import peers, soon
 
 from sdmanager.errors import EngineCrashedError
-from sdmanager.server import pictures, schemas
+from sdmanager.server import native, pictures, schemas
 from sdmanager.settings import Settings
 
 SMALL = {"prompt": "a lighthouse", "width": 64, "height": 64, "steps": 2}
@@ -324,6 +325,25 @@ async def test_results_whose_files_are_gone_are_not_found(
     for path in ("", "/images/0"):
         reply = await quick.get(f"{GENERATIONS}/{body['id']}{path}")
         assert (reply.status, reply.code) == (404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize("becomes", ["nothing", "a folder"])
+async def test_a_file_that_goes_at_the_last_moment_is_an_error_that_is_not_kept(
+    quick: Served, scripted: ScriptedGenerator, monkeypatch: pytest.MonkeyPatch, becomes: str
+) -> None:
+    def after_the_look(path: Path, **options) -> pictures.Picture:
+        path.unlink()
+        if becomes == "a folder":
+            path.mkdir()
+        return pictures.Picture(path, **options)
+
+    scripted.finish()
+    path = f"{GENERATIONS}/{(await quick.drawn())['id']}/images/0"
+    assert "immutable" in (await quick.get(path)).headers["Cache-Control"]
+    monkeypatch.setattr(native, "Picture", after_the_look)
+    reply = await quick.get(path)
+    assert reply.status >= 400
+    assert reply.headers["Cache-Control"] == "no-store"
 
 
 async def test_pictures_that_are_kept_in_memory_are_served_too(scripted: ScriptedGenerator) -> None:

@@ -78,9 +78,8 @@ def interrupted(drawing: Drawing, preview: Preview | None) -> bytes:
     wanted, files, seeds = drawing.wanted, list[bytes](), list[int]()
     size = wanted.width, wanted.height
     if preview is not None:
-        if (
-            not {"width", "height"} <= wanted.model_fields_set
-        ):  # the model chose, or the picture that it starts from
+        # Where no size was asked for, the model chose it, or the picture that it starts from.
+        if not {"width", "height"} <= wanted.model_fields_set:
             size = latent_size(preview.image)
         picture = as_it_stands(preview.image, size)
         if picture is not None:

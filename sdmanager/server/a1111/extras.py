@@ -67,9 +67,10 @@ async def extra_batch_images(request: web.Request) -> web.StreamResponse:
     return json_response(await in_thread(_body, "images", images))
 
 
-async def interrogate(_request: web.Request) -> web.StreamResponse:
+async def interrogate(request: web.Request) -> web.StreamResponse:
     """Said plainly: the engine draws pictures and cannot tell what is on them."""
     error = InvalidRequestError("This server does not describe pictures.", hint="It only draws them.")
+    request.app[FACE].metrics.refuse(error)  # as the door does with what is raised
     return a1111_error(error, status=_NOT_IMPLEMENTED)
 
 

@@ -106,6 +106,7 @@ async def _draw(request: web.Request, *, img2img: bool) -> web.StreamResponse:
     )  # fmt: skip
     if img2img and asked.inputs is None:
         missing = InputImageError("Init image not found.", hint="Send one in init_images.")
+        face.metrics.refuse(missing)  # as the door does with what is raised
         return a1111_error(missing, status=_NOT_FOUND)
     model = await resolve(asked.checkpoint, face.models) if asked.checkpoint is not None else None
     built: list[ImageRequest] = []

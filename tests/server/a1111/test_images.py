@@ -341,6 +341,11 @@ class TestErrors:
         assert reply.status == 404
         assert reply.json["detail"].startswith("Init image not found.")
 
+    async def test_what_has_a_status_of_its_own_is_counted_like_other_errors(self, quick: Served):
+        assert (await post(quick, "img2img", SMALL)).status == 404
+        assert (await post(quick, "interrogate", {})).status == 501
+        assert quick.face.metrics.refusals == {"INPUT_IMAGE_INVALID": 1, "INVALID_REQUEST": 1}
+
     @pytest.mark.parametrize("sent", ["AAAA", "no base64", "http://127.0.0.1/a.png"])
     async def test_a_picture_that_is_none_is_refused(self, quick: Served, sent):
         assert (await post(quick, "img2img", {**SMALL, "init_images": [sent]})).status == 422

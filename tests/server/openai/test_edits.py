@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 import warnings
+import zlib
 
 import aiohttp
 import numpy as np
@@ -217,6 +219,15 @@ async def test_a_mask_of_another_size(quick: Served) -> None:
 @pytest.mark.parametrize("param", ["image", "mask"])
 async def test_what_is_no_picture(quick: Served, param: str) -> None:
     files = {"image": file_of(gradient()), "mask": None} | {param: b"GIF89a but not really"}
+    reply = await edited(quick, **files)
+    assert (reply.status, reply.code, reply.json["error"]["param"]) == (400, "invalid_value", param)
+
+
+@pytest.mark.parametrize("param", ["image", "mask"])
+async def test_a_picture_that_pillow_stumbles_over(quick: Served, param: str) -> None:
+    data = file_of(gradient())
+    empty_profile = struct.pack(">I4sI", 0, b"iCCP", zlib.crc32(b"iCCP"))
+    files = {"image": data, "mask": None} | {param: data[:-12] + empty_profile + data[-12:]}
     reply = await edited(quick, **files)
     assert (reply.status, reply.code, reply.json["error"]["param"]) == (400, "invalid_value", param)
 
