@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from ports import free_port
 
 from sdmanager.cli.main import build_parser
 from sdmanager.resources import load_offloading
@@ -132,8 +132,7 @@ def with_server(code: str, environment: dict[str, str], folder: Path) -> Iterato
 def _write_room(environment: dict[str, str], folder: Path) -> None:
     """The settings file of the page, and a llama-server for it, on a port that is free."""
     (page,) = snippets("toml")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     text = page.values[0].replace("port = 8080", f"port = {port}")
     assert str(port) in text
     (folder / "room.toml").write_text(text, encoding="utf-8")

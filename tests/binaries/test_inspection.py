@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -33,10 +32,7 @@ async def test_a_working_engine_is_described(good_engine: Path, settings: Settin
 async def test_a_warm_call_runs_nothing(good_engine: Path, settings: Settings) -> None:
     first = await inspect_engine(good_engine, settings=settings)
     before = runs(good_engine)
-    started = time.perf_counter()
     assert await inspect_engine(good_engine, settings=settings) == first
-    # The target is 2 ms; this only catches a call that runs something.
-    assert time.perf_counter() - started < 0.1
     assert runs(good_engine) == before
 
 

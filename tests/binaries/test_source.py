@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import all_gone
 
 from sdmanager.binaries import EngineBinary, EngineProgress, build_engine, list_installed
 from sdmanager.binaries._fetch import _download_error, find_tool
@@ -280,15 +281,17 @@ set(CMAKE_CXX_FLAGS "-std=c++17 -fconstexpr-ops-limit=99999999999 -fconstexpr-lo
 add_executable(sd-cli main.cpp other.cpp)
 """
     task = asyncio.create_task(build_engine(settings, sources=tiny(cmake=cmake, other=slow)))
-    await until(
-        lambda: task.done() or any("cc1plus" in cmdline(child)[0] for child in descendants("other.cpp"))
-    )
+
+    def compiles() -> bool:
+        return any("cc1plus" in " ".join(cmdline(child)[:1]) for child in descendants("other.cpp"))
+
+    await until(lambda: task.done() or compiles())
     compilers = descendants("other.cpp")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert compilers
-    await until(lambda: not any(child.is_running() and child.status() != "zombie" for child in compilers), 5)
+    assert all_gone(compilers)
     assert remains(settings) == []
 
 

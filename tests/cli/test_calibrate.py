@@ -274,7 +274,7 @@ def test_an_interrupted_calibration_ends_cleanly_and_shows_what_it_knows(
 ) -> None:
     parent, child_end = pty.openpty()
     with subprocess.Popen(
-        [*COMMAND, "-m", "demo", "--size", "64x64", "--steps", "20", "--combinations", "plain", "vae-tiling"],
+        [*COMMAND, "-m", "demo", "--size", "64x64", "--steps", "100", "--combinations", "plain", "vae-tiling"],
         env={**environment, "TERM": "xterm"}, stdout=subprocess.PIPE, stderr=child_end,
     ) as child:  # fmt: skip
         os.close(child_end)

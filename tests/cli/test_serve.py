@@ -24,6 +24,7 @@ import pytest
 from fake_llms import FAKES
 from fake_llms import serving as serving_llm
 from loras import write_lora
+from ports import free_port
 from processes import PATIENCE, Parent, all_gone, command, wait_for
 
 from sdmanager.resources import Ollama
@@ -108,11 +109,6 @@ def serving(environment: dict[str, str], *arguments: str, **options: Any) -> Ite
 
 def log_of(environment: dict[str, str]) -> str:
     return "".join(path.read_text() for path in (Path(environment["HOME"]) / "logs").glob("server*.log"))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 @pytest.fixture

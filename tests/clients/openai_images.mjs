@@ -9,7 +9,7 @@ globalThis.File ??= File; // Node 18 has it, but not as a global
 
 const [baseURL, busyURL, file] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey: "sk-local", timeout: 120_000 });
-const small = { prompt: "a lighthouse", size: "64x64", steps: 4, seed: 7 };
+const small = { prompt: "a lighthouse", size: "256x256", steps: 4, seed: 7 };
 const seen = {};
 
 function kind(b64) {

@@ -9,7 +9,7 @@ import sys
 
 import openai
 
-SMALL = {"prompt": "a lighthouse", "size": "64x64", "extra_body": {"steps": 4, "seed": 7}}
+SMALL = {"prompt": "a lighthouse", "size": "256x256", "extra_body": {"steps": 4, "seed": 7}}
 
 
 def kind(b64):

@@ -75,9 +75,11 @@ def check(seen: dict, version: str) -> None:
 @pytest.mark.parametrize("version", NODE)
 async def test_the_node_sdk(settings: Settings, node_sdk, picture: str, version: str, path: str) -> None:
     folder = await asyncio.to_thread(node_sdk, version)
-    # Modules are looked for beside the script.
+    # Modules are looked for beside the script; another run may be reading it.
     script = folder / "openai_images.mjs"
-    shutil.copyfile(HERE / script.name, script)
+    fresh = folder / f"openai_images.{os.getpid()}.mjs"
+    shutil.copyfile(HERE / script.name, fresh)
+    fresh.replace(script)
     async with servers(settings, path) as urls:
         check(await said_by(["node", str(script), *urls, picture], folder), version)
 

@@ -309,7 +309,7 @@ async def test_before_it_is_prepared_nothing_is_bound(own: Settings) -> None:
 
 async def test_what_is_being_drawn_is_drawn_on_with_its_own_model(generator: LocalGenerator) -> None:
     began = asyncio.Event()
-    drawing = asyncio.create_task(generator.generate(asked(steps=30), lambda _: began.set()))
+    drawing = asyncio.create_task(generator.generate(asked(steps=200), lambda _: began.set()))
     await began.wait()
     await generator.use("red")
     assert not drawing.done()

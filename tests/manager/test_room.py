@@ -7,6 +7,7 @@ import asyncio
 import psutil
 import pytest
 from fake_llms import serving
+from processes import command
 
 from sdmanager import BlockingServerManager, DiffusionServerManager, HookOffloadable, MemoryPlan, Ollama
 from sdmanager.errors import InvalidRequestError, ServerBusyError, ServerNotRunningError
@@ -25,7 +26,7 @@ LONG = {"width": 512, "height": 512, "steps": 1000}
 
 def engines() -> list[psutil.Process]:
     found = psutil.Process().children(recursive=True)
-    return [each for each in found if "sd-cli" in " ".join(each.cmdline())]
+    return [each for each in found if "sd-cli" in " ".join(command(each))]
 
 
 async def eventually(condition) -> None:
@@ -204,7 +205,9 @@ async def test_nothing_else_is_drawn_while_it_calibrates(settings):
 async def test_who_waits_is_drawn_when_it_has_ended(settings):
     async with DiffusionServerManager(settings) as manager:
         await manager.start(port="auto", queue=2)
-        calibrating = asyncio.create_task(manager.calibrate("x", plans=[MemoryPlan()], **SMALL))
+        calibrating = asyncio.create_task(
+            manager.calibrate("x", plans=[MemoryPlan()], **(SMALL | {"steps": 40}))
+        )
         await eventually(engines)
         generation = await manager.submit("x", **SMALL)
         assert (generation.status.value, generation.position) == ("pending", 1)

@@ -61,7 +61,7 @@ async def test_a_stalled_transfer_is_broken_off_and_leaves_nothing(pulling, mome
     await reached(pulling)
     family = workers()
     await cancel(task)
-    assert all_gone(family, 0.5)
+    assert all_gone(family)
     assert pulling.left() == []
     assert pulling.records() == []
     assert not list((pulling.settings.state_dir / "pulls").glob("*.json"))

@@ -65,7 +65,7 @@ async def test_kill_group_ends_a_group(fake, output, token, living):
         await output.until(b"leaf", 2)
         record = ProcessRecord.from_json(json.loads(json.dumps(ProcessRecord.of(child.pid).to_json())))
         assert record.kill_group()
-        await asyncio.wait_for(child.wait(), 2)
+        await asyncio.wait_for(child.wait(), 20)
         assert not living(token)
         assert not record.is_running()
         assert not record.kill_group()

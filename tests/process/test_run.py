@@ -27,7 +27,7 @@ async def test_timeout_ends_the_child(fake, token, living, mode):
     start = time.monotonic()
     with pytest.raises(TimeoutError):
         await run(fake(mode), timeout=0.3)
-    assert time.monotonic() - start < 0.3 + 2 + 1
+    assert time.monotonic() - start < 20
     assert not living(token)
 
 

@@ -168,7 +168,7 @@ async def test_error_of_a_callback_ends_the_child_and_is_raised(fake, mode, plac
             grace=0.3,
         ) as child:
             await child.wait()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 20
     assert len(calls) == 1
 
 

@@ -24,7 +24,7 @@ POINTS = (
     "entry-goes",
 )
 NEVER_STOPPED = {"before-journal", "after-journal"}
-LIMIT = 5.0
+LIMIT = 30.0
 
 
 class Manager:

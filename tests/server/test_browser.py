@@ -205,5 +205,5 @@ async def test_a_page_of_another_origin_gets_nothing(proxy, page, home: Settings
         await page.evaluate("([path, names]) => watch(path, names)", [direct, NAMES])
         await chromium.until(page, f"source.readyState === {CLOSED}")
         await page.evaluate("path => listen(path)", f"ws://127.0.0.1:{served.server.port}/ws")
-        await chromium.until(page, "seen.codes.length === 1")
+        await chromium.until(page, "seen.codes.length >= 1")  # the page tries again and again
         assert await page.evaluate("[seen.opens, seen.sockets, seen.events.length]") == [0, 0, 0]

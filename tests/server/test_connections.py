@@ -45,7 +45,7 @@ async def hundreds(server, count: int, stack: contextlib.AsyncExitStack) -> list
 
 
 async def good_client(server, slow: list[asyncio.Task]) -> list[float]:
-    """Asks one after the other until all slow clients have been closed; how long the answers took."""
+    """Asks one after the other until all slow clients have been closed; how long the answers before that took."""
     times = []
     async with connected(server.port) as client:
         while not all(task.done() for task in slow):
@@ -54,7 +54,8 @@ async def good_client(server, slow: list[asyncio.Task]) -> list[float]:
             reply = await client.reply()
             assert reply is not None
             assert reply.status == 200
-            times.append(time.perf_counter() - start)
+            if not all(task.done() for task in slow):
+                times.append(time.perf_counter() - start)
             await asyncio.sleep(0.02)
     return times
 
@@ -75,7 +76,7 @@ async def slow_clients_and_a_good_one(server, count: int) -> tuple[list[float], 
 async def test_slow_clients_are_closed_and_a_good_one_is_served(door_serve):
     server = await door_serve(**SHORT)
     times, _ = await slow_clients_and_a_good_one(server, 200)
-    assert len(times) > 10
+    assert times
     assert server.connections.open <= 1
 
 
@@ -224,15 +225,15 @@ async def test_a_client_that_takes_nothing_of_a_large_answer_is_cut_off(door_ser
 
 
 async def test_a_client_that_takes_a_large_answer_slowly_gets_all_of_it(door_serve):
-    server = await door_serve(large_answer(8_000_000), connections={"stall_seconds": 1.0})
+    server = await door_serve(large_answer(24_000_000), connections={"stall_seconds": 3.0})
     async with connected(server.port) as client:
         client.send(request_bytes("GET", "/large", [host(server), ("Connection", "close")]))
         got, began = 0, time.monotonic()
         while piece := await client.reader.read(200_000):
             got += len(piece)
-            await asyncio.sleep(0.1)
-        assert got > 8_000_000
-        assert time.monotonic() - began > 2  # longer than nothing may be taken
+            await asyncio.sleep(0.05)
+        assert got > 24_000_000
+        assert time.monotonic() - began > 3  # longer than nothing may be taken
 
 
 @pytest.mark.parametrize("what", ["address", "header"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
 from gallery import kept, whole
+from loras import write_lora
 from scripted_generator import ScriptedGenerator, png, preview, result_of
 from serving import Served, serving
 
@@ -95,13 +97,14 @@ async def test_what_the_engine_draws_is_found_with_all_that_draws_it_again(
     assert whole(picture.body)
 
 
-async def test_lora_tags_are_kept_as_they_were_written(settings: Settings, history: History) -> None:
-    from loras import write_lora
-
-    write_lora(settings.loras_dir / "style.safetensors")
-    async with LocalGenerator(settings=settings) as generator:
+async def test_lora_tags_are_kept_as_they_were_written(
+    settings: Settings, tmp_path: Path, history: History
+) -> None:
+    own = replace(settings, loras=tmp_path / "loras")
+    write_lora(own.loras_dir / "style.safetensors")
+    async with LocalGenerator(settings=own) as generator:
         await generator.prepare()
-        async with serving(generator, settings.generations_dir, history=history) as served:
+        async with serving(generator, own.generations_dir, history=history) as served:
             prompt = "a lighthouse <lora:style:0.5>"
             drawn = await served.drawn(prompt=prompt)
             assert drawn["status"] == "complete"

@@ -186,7 +186,7 @@ async def test_a_reader_that_is_cut_off_misses_nothing_of_the_real_engine(settin
         LocalGenerator(settings=settings) as generator,
         serving(generator, settings.generations_dir) as served,
     ):
-        generation_id = await served.begin(steps=12, previews={})
+        generation_id = await served.begin(steps=12, width=256, height=256, previews={})
         async with sse(served.client, events_of(generation_id)) as witness:
             told, cuts, seen = [], 0, None
             while not told or told[-1].name != "complete":

@@ -170,7 +170,7 @@ async def test_what_clients_say_is_ignored_and_bounded(queue: Served, scripted) 
 
 
 async def test_silence_is_broken_by_pings(queue: Served) -> None:
-    set_times(queue, ping=0.2)
+    set_times(queue, ping=2.0)
     async with connect(queue, autoping=False) as socket:
         await Listener(socket).next()
         async with asyncio.timeout(SECONDS):
@@ -204,7 +204,7 @@ async def test_who_leaves_is_let_go_and_nothing_is_said(queue: Served, scripted,
 
 
 async def test_who_never_reads_delays_nobody_and_is_given_up(queue: Served, scripted) -> None:
-    set_times(queue, patience=0.5)
+    set_times(queue, patience=3.0)
     async with connect(queue) as deaf, connect(queue) as socket:
         port = port_of(deaf._response)
         deaf._response.connection.transport.pause_reading()

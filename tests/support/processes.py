@@ -64,14 +64,15 @@ def all_gone(family: list[psutil.Process], seconds: float = 10.0) -> bool:
     ``psutil.wait_procs`` waits for that, too, and longer than it was told.
     """
     deadline = time.monotonic() + seconds
-    while any(map(_runs, family)):
+    while any(map(runs, family)):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.02)
     return True
 
 
-def _runs(process: psutil.Process) -> bool:
+def runs(process: psutil.Process) -> bool:
+    """Whether it is still there, and not as a zombie."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
