@@ -11,6 +11,7 @@ from pathlib import Path
 NAMES = (
     "startup",
     "guard",
+    "kills",
     "parser",
     "overhead",
     "batch",

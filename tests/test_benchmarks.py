@@ -19,6 +19,7 @@ FIGURES = {
         "from_sdmanager_import_generate_image_added",
     },
     "guard": {"added_by_spawn", "until_spawn_returns"},
+    "kills": {"manager_to_last_process_median", "manager_to_last_process_longest"},
     "parser": {
         "all_stdout",
         "drawings_only",
@@ -125,6 +126,7 @@ BROWSER_FIGURES = {"page": {"size", "usable_median", "known_median", "painted_me
 NEED_NO_ENGINE = (
     "startup",
     "guard",
+    "kills",
     "parser",
     "download",
     "extraction",

@@ -27,6 +27,10 @@ GENERATIONS: Final = "/v1/images/generations"
 # Between two attempts, until one brings an event; a server that was restarted may be back by then.
 DELAYS: Final = (0.1, 0.4, 1.0, 2.0, 4.0)
 
+# A connection that brought something for so long was no failed attempt, even if it brought no event: the engine may be
+# silent for minutes, and what stands in between ends answers that take long.
+_HELD_SECONDS: Final = 10.0
+
 
 def follow(
     transport: Transport, generation_id: str, result: Callable[[], GenerationResult]
@@ -59,6 +63,8 @@ def follow(
         except (ServerUnreachableError, ServerBusyError) as exc:
             # Nothing is asked to be drawn here: a server that is busy has too many connections, for the moment.
             broken = exc
+        if reader.held >= _HELD_SECONDS:
+            delays = iter(DELAYS)
         delay = next(delays, None)
         if delay is None:
             raise broken
@@ -66,7 +72,11 @@ def follow(
 
 
 class _Reader:
-    """One reader over all its connections: what it saw last, and what it counts."""
+    """One reader over all its connections: what it saw last, and what it counts.
+
+    Attributes:
+        held: Seconds from the beginning of the newest answer to the last that came of it, be it only a heartbeat.
+    """
 
     def __init__(
         self, transport: Transport, generation_id: str, result: Callable[[], GenerationResult]
@@ -78,12 +88,15 @@ class _Reader:
         self._last_id = ""
         self._numbers = itertools.count()
         self._began = time.monotonic()
+        self.held = 0.0
 
     def read(self) -> Iterator[Event]:
         """The events of one connection."""
+        self.held = 0.0
         with self._transport.stream(self._path, self._last_id) as pieces:
-            parser = SentEvents(self._last_id)
+            parser, began = SentEvents(self._last_id), time.monotonic()
             for piece in pieces:
+                self.held = time.monotonic() - began
                 for sent in parser.feed(piece):
                     event = self._typed(sent)
                     # After what may raise: an end whose pictures could not be fetched is told once more.

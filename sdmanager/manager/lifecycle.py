@@ -93,11 +93,14 @@ class Lifecycle:
     def stay_in_loop(self) -> None:
         """All that runs belongs to the event loop of the start; another one could only wait for it in vain.
 
+        Of what was stopped, or has crashed and is cleared away, nothing runs any more.
+
         Raises:
             ServerError: This is another one.
         """
         loop = asyncio.get_running_loop()
-        if self.state is ServerState.STOPPED:
+        cleared = self.state is ServerState.CRASHED and self._clearing is None
+        if cleared or self.state is ServerState.STOPPED:
             self._loop = loop
         elif self._loop is not loop:
             raise ServerError(

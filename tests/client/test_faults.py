@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -146,6 +147,19 @@ def test_a_server_that_always_has_too_many_connections_is_given_up() -> None:
     with serving(crowded) as server, pytest.raises(ServerBusyError):
         list(client_of(server).events("g"))
     assert len(server.requests) == 4
+
+
+def test_connections_that_lasted_are_no_failed_attempts(monkeypatch) -> None:
+    monkeypatch.setattr("sdmanager.client._following._HELD_SECONDS", 0.1)
+
+    def beat(reply: Reply) -> None:
+        time.sleep(0.2)
+        reply.chunks(b": keep-alive\n\n", end=False)
+
+    silent = [stream(HELLO, then=beat) for _ in range(8)]
+    with serving(*silent, stream(CANCELLED)) as server:
+        assert len(list(client_of(server).events("g"))) == 1
+    assert len(server.requests) == 9
 
 
 def test_a_silent_stream_is_broken(monkeypatch) -> None:

@@ -451,6 +451,15 @@ def test_another_event_loop_is_told_that_it_is_another(settings):
     asyncio.run(started_and_stopped(manager))
 
 
+def test_a_start_that_failed_ties_the_manager_to_no_event_loop(settings):
+    manager = DiffusionServerManager(settings)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for _ in range(2):
+            with pytest.raises(PortInUseError):
+                asyncio.run(manager.start(port=taken.getsockname()[1]))
+    asyncio.run(started_and_stopped(manager))
+
+
 async def started_and_stopped(manager) -> None:
     await manager.start(port="auto")
     await manager.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sdmanager.generation import Preview, Progress, Replanned, Stage
+from sdmanager.generation import Preview, Progress, Replanned, Stage, StageChanged
 from sdmanager.server.face import FACE
 from sdmanager.server.responses import json_response
 from sdmanager.server.wire import base64_text
@@ -100,7 +100,7 @@ def progress_body(
     }
     return {
         "progress": fraction,
-        "eta_relative": _left(told, fraction),
+        "eta_relative": _left(told, fraction, events),
         "state": state,
         "current_image": None,
         "textinfo": _what(told, events),
@@ -122,13 +122,16 @@ def share(done: int, count: int, step: int, steps: int) -> float:
     return min(_BEGUN + done / count + part / count, 1.0)
 
 
-def _left(told: Progress | None, fraction: float) -> float:
+def _left(told: Progress | None, fraction: float, events: Sequence[Event | None]) -> float:
     """Seconds: what is known of earlier pictures, or a guess from how long this one took so far."""
     if told is None or not fraction:
         return 0.0
     if told.eta_seconds is not None:
         return round(told.eta_seconds, 2)
-    return round(told.elapsed / fraction - told.elapsed, 2)
+    # Events count from when it was accepted: how long it waited says nothing about how long it takes.
+    waited = next((event.elapsed for event in events if isinstance(event, StageChanged)), 0.0)
+    took = max(told.elapsed - waited, 0.0)
+    return round(took / fraction - took, 2)
 
 
 def _what(told: Progress | None, events: Sequence[Event | None]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import io
+from types import SimpleNamespace
 
 import pytest
 from a1111 import SMALL, get, opened, post
@@ -14,7 +15,8 @@ from serving import Served
 from sse_client import soon
 
 from sdmanager.generation import ImageData, Stage
-from sdmanager.server.a1111.progress import share
+from sdmanager.server.a1111.images import Stop
+from sdmanager.server.a1111.progress import progress_body, share
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,14 @@ class TestWhileDrawing:
         assert found["eta_relative"] >= 0
         scripted.finish(result_of())
         await task
+
+    def test_the_time_in_the_queue_is_no_sign_of_how_long_it_takes(self):
+        loading = dataclasses.replace(
+            progress(0, eta=None), stage=Stage.LOADING, step=1, total_steps=9, elapsed=602.0
+        )
+        events = [dataclasses.replace(stage(Stage.LOADING), elapsed=600.0), loading]
+        drawn = SimpleNamespace(progress=loading, created_at=0)
+        assert progress_body(drawn, events, Stop())["eta_relative"] == pytest.approx(2 / 0.01 - 2)
 
     async def test_the_preview_is_shown_unless_it_is_not_wanted(
         self, quick: Served, scripted: ScriptedGenerator

@@ -187,8 +187,13 @@ async def test_a_size_that_is_not_shown_any_more_is_not_judged(quick, scripted, 
     assert (scripted.requests[0].width, scripted.requests[0].height) == (512, 512)
 
 
-async def test_what_is_said_of_one_does_not_stand_under_the_next(quick, scripted, tab):
+@pytest.mark.parametrize("former", [False, True])
+async def test_what_is_said_of_one_does_not_stand_under_the_next(quick, scripted, tab, former):
     await tab.open(quick.url)
+    if former:
+        await tab.draw()
+        scripted.finish()
+        await tab.until_drawn()
     await tab.draw()
     await tab.until_said("stage-name", "Loading")
     await tab.page.click("#cancel")

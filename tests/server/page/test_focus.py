@@ -25,7 +25,7 @@ async def drawn(tab, scripted, *, count=1, cards=1) -> None:
 async def draw(tab, *prompts: str) -> None:
     for number, prompt in enumerate(prompts):
         await tab.draw(prompt)
-        await tab.until(f"{ROWS} === {number}")
+        await tab.until(f"!document.querySelector('#generate[aria-busy]') && {ROWS} === {number}")
 
 
 async def test_an_end_is_said_also_where_the_next_one_begins(queue, scripted, tab):
@@ -64,6 +64,22 @@ async def test_what_is_turned_to_in_the_viewer_is_said_in_it(quick, scripted, ta
     assert await tab.page.get_attribute("#older", "aria-disabled") == "true"
     await tab.page.keyboard.press("ArrowLeft")
     await tab.until("viewer.querySelector('[role=status]').textContent.includes('2 of 3')")
+
+
+async def test_the_arrow_keys_still_work_at_a_picture_that_forms(kept, scripted, tab):
+    await tab.open(kept.url)
+    await drawn(tab, scripted, count=2, cards=2)
+    await tab.page.fill("#count", "1")
+    await tab.draw()
+    await tab.until(f"{CARDS} === 3")
+    await tab.page.click(".card >> nth=1")
+    await tab.page.focus("#download")
+    for key, words in (("ArrowLeft", "1 of 3"), ("ArrowRight", "2 of 3")):
+        await tab.page.keyboard.press(key)
+        await tab.until(f"viewer.querySelector('[role=status]').textContent.includes('{words}')")
+    await tab.page.keyboard.press("Escape")
+    await tab.page.click(".card >> nth=2")
+    assert await tab.page.evaluate("viewer.querySelector('[role=status]').textContent") == ""
 
 
 async def test_undo_and_clear_keep_the_focus(quick, tab):
@@ -109,6 +125,27 @@ async def test_the_focus_is_not_lost_with_the_picture_that_was_shown(kept, scrip
     await tab.until("document.getElementById('confirm').open")
     await tab.page.click("#confirm-yes")
     await tab.until(f"{CARDS} === 0 && document.activeElement.id === 'prompt'")
+
+
+async def test_deleting_all_leaves_the_focus_where_somebody_types(kept, scripted, tab):
+    await tab.open(kept.url)
+    await drawn(tab, scripted)
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def hold(route) -> None:
+        asked.set()
+        await answered.wait()
+        await route.continue_()
+
+    await tab.page.route(re.compile(r"/v1/history\?all=true"), hold)
+    await tab.page.click("#delete-all")
+    await tab.until("document.getElementById('confirm').open")
+    await tab.page.click("#confirm-yes")
+    await asked.wait()
+    await tab.page.focus("#negative")
+    answered.set()
+    await tab.until_said("live", "deleted")
+    assert await tab.page.evaluate(FOCUSED) == "negative"
 
 
 async def test_the_page_stays_where_it_is_read_when_the_next_one_begins(queue, scripted, tab):

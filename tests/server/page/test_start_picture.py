@@ -263,6 +263,42 @@ async def test_what_is_drawn_waits_for_the_picture_that_was_chosen(quick, script
     assert Image.open(io.BytesIO(scripted.requests[-1].init_image)).size == (304, 304)
 
 
+async def test_a_picture_that_was_given_up_is_not_waited_for(quick, scripted, tab):
+    await tab.open(quick.url)
+    await tab.page.evaluate(_GATE)
+    await offer(tab, picture())
+    await tab.fill()
+    await tab.page.click("#generate")
+    await tab.until("generate.getAttribute('aria-busy')")
+    await offer(tab, b"no picture")
+    await tab.page.evaluate("gates[1]()")
+    await tab.until_said("start-failure", "no picture that the browser can read")
+    await tab.until("!generate.getAttribute('aria-busy')")
+    await tab.page.evaluate("gates[0]()")
+    await offer(tab, picture())
+    await tab.page.click("#generate")
+    await tab.until("generate.getAttribute('aria-busy')")
+    assert not scripted.requests
+    await tab.page.evaluate("start.querySelector('#remove-init').click()")
+    await tab.until_said("stage-name", "Loading")
+    assert scripted.requests[0].init_image is None
+
+
+async def test_a_rectangle_that_is_dragged_goes_with_its_picture(quick, scripted, tab):
+    await tab.open(quick.url)
+    await choose(tab, picture())
+    await tab.page.click("#rectangle")
+    box = await tab.page.locator("#mask").bounding_box()
+    await tab.page.mouse.move(box["x"] + 20, box["y"] + 20)
+    await tab.page.mouse.down()
+    await tab.page.mouse.move(box["x"] + 60, box["y"] + 40, steps=3)
+    file = {"name": "other.png", "mimeType": "image/png", "buffer": picture((120, 60))}
+    await tab.page.set_input_files("#file", file)
+    await tab.until("init.naturalWidth === 120")
+    await tab.page.mouse.up()
+    assert (await sent(tab, scripted)).mask_image is None
+
+
 async def test_what_is_drawn_is_the_form_as_it_was_sent(quick, scripted, tab):
     await tab.open(quick.url)
     await tab.page.evaluate(_GATE)

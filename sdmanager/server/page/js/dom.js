@@ -17,6 +17,11 @@ function show(element, shown = true) {
   element.hidden = !shown;
 }
 
+/** Move the focus after something that took its time, unless somebody has moved it meanwhile. */
+function moveFocus(from, to) {
+  if ([from, document.body].includes(document.activeElement)) to.focus();
+}
+
 const unsaid = [];
 
 /** Say something to screen readers, once they are done with what they say now. What comes at once is said together. */

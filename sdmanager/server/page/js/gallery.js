@@ -85,6 +85,7 @@ const gallery = {
 
   async remove(item) {
     const place = this.items.findIndex((each) => each.id === item.id);
+    const from = document.activeElement;
     try {
       await store.now.remove(item);
     } catch (error) {
@@ -93,7 +94,7 @@ const gallery = {
     this.forget(item);
     stage.forget(item.id);
     const next = this.items[Math.min(place, this.items.length - 1)];
-    (next ? this._cards.get(next.id).button : $("prompt")).focus();
+    moveFocus(from, next ? this._cards.get(next.id).button : $("prompt"));
     announce("Deleted.");
   },
 };
@@ -163,11 +164,12 @@ $("load-more").onclick = async () => {
 $("delete-all").onclick = async () => {
   const text = `All ${gallery.total ?? ""} pictures are removed from the gallery's folder for good.`;
   if (!(await confirmed("Delete all pictures?", text, "Delete all"))) return;
+  const from = document.activeElement;
   await inGallery(async () => {
     const deleted = await store.now.clear();
     stage.forget();
     await store.now.load();
-    $("prompt").focus();
+    moveFocus(from, $("prompt"));
     announce(`${deleted} pictures are deleted.`);
   });
 };

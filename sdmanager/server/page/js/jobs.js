@@ -183,6 +183,7 @@ function showEnd(job, name, data) {
     const text = `${count === 1 ? "The picture is" : `${count} pictures are`} ready after ${spoken(data.timeTaken / 1000)}.`;
     stage.finish(items);
     stage.say(text);
+    stage.ofItem = true;
     stage.end(text);
   } else if (name === "error") {
     stage.end();

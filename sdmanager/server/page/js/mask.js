@@ -14,6 +14,7 @@ const mask = {
   _rectangle: null, // being placed by keys or pointer: x, y, width, height as shares of the picture
 
   begin(width, height) {
+    this.drop(); // it was meant for the picture before
     Object.assign(this, { width, height, shapes: [], _drawing: null, _rectangle: null });
     const canvas = $("mask");
     canvas.width = width;

@@ -29,14 +29,21 @@ const start = {
   height: 0,
   reading: null, // a promise, while a chosen picture is not there yet
   _choice: 0, // the number of the last one: a large picture may be read later than the one that was chosen after it
+  _giveUp: null, // ends the wait for the one before
   _address: "",
+
+  _choose() {
+    this._giveUp?.();
+    return ++this._choice;
+  },
 
   /** Take a picture, which may be on its way. False where another one was chosen meanwhile, or none. */
   async take(blob) {
-    const choice = ++this._choice;
+    const choice = this._choose();
+    const givenUp = new Promise((resolve) => { this._giveUp = resolve; });
     let read;
     try {
-      read = await readPicture(await blob);
+      read = await Promise.race([Promise.resolve(blob).then(readPicture), givenUp]);
     } catch (error) {
       if (choice === this._choice) throw error;
     }
@@ -62,7 +69,7 @@ const start = {
   },
 
   remove() {
-    this._choice += 1;
+    this._choose();
     this.reading = null;
     URL.revokeObjectURL(this._address);
     $("init").removeAttribute("src");

@@ -9,6 +9,7 @@ const TITLE = document.title;
 const stage = {
   items: [], // the pictures of the newest generation that is whole, of this tab
   item: null, // the one of them that is shown
+  ofItem: false, // whether what is said is of that one
   _spoken: 0,
   _stage: "",
 
@@ -16,7 +17,7 @@ const stage = {
     this._stage = "";
     show($("progress"));
     this._former(true);
-    if (!this.item) show($("said"), false); // of another one, that left no picture
+    if (!this.item || !this.ofItem) show($("said"), false); // of another one, that left no picture
     this.progress(job);
   },
 
@@ -124,6 +125,7 @@ const stage = {
   },
 
   say(...parts) {
+    this.ofItem = false;
     $("said").replaceChildren(...parts);
     show($("said"));
   },

@@ -26,8 +26,9 @@ const historyStore = {
   },
 
   async more() {
-    const page = await this._newest(this._after);
-    if (!page) return;
+    const after = this._after;
+    const page = await this._newest(after);
+    if (!page || after !== this._after) return; // the list was begun anew meanwhile, and goes on elsewhere
     this._after = page.after;
     gallery.extend(page.images, page.total, Boolean(page.after));
   },

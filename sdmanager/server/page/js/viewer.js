@@ -9,6 +9,7 @@ const viewer = {
   item: null,
 
   open(item) {
+    if (!$("viewer").open) $("viewer").querySelector("[role=status]").textContent = "";
     this.show(item);
     if (!$("viewer").open) $("viewer").showModal();
     $("close").focus({ preventScroll: true });
@@ -53,7 +54,9 @@ const viewer = {
   turn(by) {
     const next = gallery.items[this._place() + by];
     if (!next) return;
+    const from = document.activeElement;
     this.show(next);
+    if (from.hidden) $("close").focus({ preventScroll: true }); // the arrow keys would go with it
     announce(`${next.request?.prompt ?? "Picture"}, ${this._place() + 1} of ${gallery.items.length}`);
   },
 };
@@ -91,5 +94,5 @@ async function fetchedPicture(url) {
 async function startFrom({ blob, url }) {
   const from = document.activeElement;
   const taken = await takeStart(blob ?? fetchedPicture(url));
-  if (taken && document.activeElement === from) $("mask").focus(); // else somebody types meanwhile
+  if (taken) moveFocus(from, $("mask"));
 }
