@@ -65,9 +65,11 @@ async def test_a_generation_is_told_from_loading_to_its_picture(real: Served) ->
     Image.open(io.BytesIO(picture.body)).verify()
 
 
-@pytest.mark.parametrize(("steps", "fewest", "most"), [(1, 1, 1), (4, 1, 4), (50, 4, 10)])
-async def test_previews_are_fit_for_short_and_long_runs(real: Served, steps, fewest, most) -> None:
-    told = await watched(real, steps=steps, previews={})
+@pytest.mark.parametrize(
+    ("side", "steps", "fewest", "most"), [(64, 1, 1, 1), (256, 4, 2, 4), (64, 50, 4, 10)]
+)
+async def test_previews_are_fit_for_short_and_long_runs(real: Served, side, steps, fewest, most) -> None:
+    told = await watched(real, width=side, height=side, steps=steps, previews={})
     previews = [event.data for event in told if event.name == "preview"]
     assert fewest <= len(previews) <= most  # a busy machine may leave some out, for newer ones
     assert [data["step"] for data in previews] == sorted(data["step"] for data in previews)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,14 @@ class Tab:
         found = f"[...document.querySelectorAll('.card img')].map(each => {whole})"
         await self.until(f"{found}.filter(Boolean).length === {cards}")
 
+    async def turn_away(self) -> None:
+        """Somebody looks at another tab: the page does not look around by itself."""
+        await self.page.evaluate("document.__defineGetter__('visibilityState', () => 'hidden')")
+
+    async def turn_to(self) -> None:
+        """Somebody looks at it again, and it looks around."""
+        await self.page.evaluate("delete document.visibilityState; window.dispatchEvent(new Event('focus'))")
+
     async def seen(self, what: str) -> list[str]:
         return await self.page.evaluate(f"[...seen.{what}]")
 
@@ -152,3 +161,25 @@ async def everything_shown(tab: Tab, scripted: ScriptedGenerator) -> None:
     await tab.page.evaluate("form.noValidate = true")
     await tab.draw(size=65)
     await tab.until("!failure.hidden")
+
+
+@contextlib.asynccontextmanager
+async def held(tab, path: str, method: str = "GET"):
+    """Answers that were given already, and are not let through before ``go`` is set."""
+    there, go = asyncio.Event(), asyncio.Event()
+
+    async def hold(route):
+        if route.request.method != method:
+            await route.continue_()
+            return
+        answer = await route.fetch()
+        there.set()
+        await go.wait()
+        await route.fulfill(response=answer)
+
+    await tab.page.route(re.compile(path), hold)
+    try:
+        yield there, go
+    finally:
+        go.set()
+        await tab.page.unroute_all(behavior="wait")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
-
 import pytest
 from scripted_generator import preview, progress, result_of
+from tab import held
 
 pytestmark = pytest.mark.browser
 
@@ -130,21 +128,14 @@ async def test_the_focus_is_not_lost_with_the_picture_that_was_shown(kept, scrip
 async def test_deleting_all_leaves_the_focus_where_somebody_types(kept, scripted, tab):
     await tab.open(kept.url)
     await drawn(tab, scripted)
-    asked, answered = asyncio.Event(), asyncio.Event()
-
-    async def hold(route) -> None:
-        asked.set()
-        await answered.wait()
-        await route.continue_()
-
-    await tab.page.route(re.compile(r"/v1/history\?all=true"), hold)
-    await tab.page.click("#delete-all")
-    await tab.until("document.getElementById('confirm').open")
-    await tab.page.click("#confirm-yes")
-    await asked.wait()
-    await tab.page.focus("#negative")
-    answered.set()
-    await tab.until_said("live", "deleted")
+    async with held(tab, r"/v1/history\?all=true", "DELETE") as (there, go):
+        await tab.page.click("#delete-all")
+        await tab.until("document.getElementById('confirm').open")
+        await tab.page.click("#confirm-yes")
+        await there.wait()
+        await tab.page.focus("#negative")
+        go.set()
+        await tab.until_said("live", "deleted")
     assert await tab.page.evaluate(FOCUSED) == "negative"
 
 
@@ -169,17 +160,10 @@ async def test_the_page_stays_where_it_is_read_when_the_next_one_begins(queue, s
 async def test_a_picture_that_comes_late_leaves_the_focus_where_somebody_types(kept, scripted, tab):
     await tab.open(kept.url)
     await drawn(tab, scripted)
-    asked, answered = asyncio.Event(), asyncio.Event()
-
-    async def hold(route) -> None:
-        asked.set()
-        await answered.wait()
-        await route.continue_()
-
-    await tab.page.route(re.compile(r"/v1/history/"), hold)
-    await tab.page.click("#from-it")
-    await asked.wait()
-    await tab.page.focus("#prompt")
-    answered.set()
-    await tab.until("!starting.hidden && init.naturalWidth === 64")
+    async with held(tab, r"/v1/history/") as (there, go):
+        await tab.page.click("#from-it")
+        await there.wait()
+        await tab.page.focus("#prompt")
+        go.set()
+        await tab.until("!starting.hidden && init.naturalWidth === 64")
     assert await tab.page.evaluate(FOCUSED) == "prompt"

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from scripted_generator import preview, progress, result_of
+from tab import held
 
 from sdmanager.generation import ImageRequest
 
@@ -103,19 +104,12 @@ async def test_a_picture_is_what_the_next_one_starts_from(quick, scripted, tab):
 async def test_a_picture_that_is_on_its_way_is_what_the_next_one_starts_from(kept, scripted, tab):
     await tab.open(kept.url)
     await drawn(tab, scripted, seed=5)
-    asked, answered = asyncio.Event(), asyncio.Event()
-
-    async def hold(route) -> None:
-        asked.set()
-        await answered.wait()
-        await route.continue_()
-
-    await tab.page.route(re.compile(r"/v1/history/.+/image|\.png$"), hold)
-    await tab.page.click("#from-it")
-    await asked.wait()
-    await tab.page.click("#generate")
-    await tab.until("generate.getAttribute('aria-busy')")
-    answered.set()
+    async with held(tab, r"/v1/history/") as (there, go):
+        await tab.page.click("#from-it")
+        await there.wait()
+        await tab.page.click("#generate")
+        await tab.until("generate.getAttribute('aria-busy')")
+        go.set()
     await tab.until_said("stage-name", "Loading")
     assert scripted.requests[1].init_image == result_of(1, 5).images[0].png
 
@@ -227,10 +221,10 @@ async def test_more_pictures_than_a_page_that_came_meanwhile_are_all_there(kept,
         await begun()
     await tab.open(kept.url)
     await tab.until(f"{CARDS} === 24")
-    await tab.page.evaluate("document.__defineGetter__('visibilityState', () => 'hidden')")
+    await tab.turn_away()
     for _ in range(3):
         await begun()
-    await tab.page.evaluate("delete document.visibilityState; window.dispatchEvent(new Event('focus'))")
+    await tab.turn_to()
     await tab.until_said("total", "60")
     async with asyncio.timeout(60):
         while await tab.page.evaluate(CARDS) < 60:

@@ -28,26 +28,21 @@ const start = {
   width: 0,
   height: 0,
   reading: null, // a promise, while a chosen picture is not there yet
-  _choice: 0, // the number of the last one: a large picture may be read later than the one that was chosen after it
-  _giveUp: null, // ends the wait for the one before
+  _giveUp: null, // of the last choice, ends its wait: a large picture may be read later than what was chosen after it
   _address: "",
-
-  _choose() {
-    this._giveUp?.();
-    return ++this._choice;
-  },
 
   /** Take a picture, which may be on its way. False where another one was chosen meanwhile, or none. */
   async take(blob) {
-    const choice = this._choose();
-    const givenUp = new Promise((resolve) => { this._giveUp = resolve; });
+    this._giveUp?.();
+    let giveUp;
+    const givenUp = new Promise((resolve) => { giveUp = this._giveUp = resolve; });
     let read;
     try {
       read = await Promise.race([Promise.resolve(blob).then(readPicture), givenUp]);
     } catch (error) {
-      if (choice === this._choice) throw error;
+      if (giveUp === this._giveUp) throw error;
     }
-    if (choice !== this._choice) return false;
+    if (giveUp !== this._giveUp) return false;
     Object.assign(this, read);
     URL.revokeObjectURL(this._address);
     this._address = URL.createObjectURL(this.blob);
@@ -69,7 +64,8 @@ const start = {
   },
 
   remove() {
-    this._choose();
+    this._giveUp?.();
+    this._giveUp = null;
     this.reading = null;
     URL.revokeObjectURL(this._address);
     $("init").removeAttribute("src");
